@@ -1,0 +1,114 @@
+"""The one checkpoint writer and reader. A checkpoint holds tensors and plain values only.
+
+Keys: `format`, `kind` ("vae", "diffusion", "latent_diffusion", "clip", "tiny_sd"), `config` (what rebuilds
+the model), `model`, `ema` (averaged weights or None), `extra` (other tensors that sampling needs), and, to
+resume, `args`, `position`, `optimizer`, `random`, `sums`, `best`.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from HW3.clip import SimpleCLIP
+from HW3.errors import UsageError
+from HW3.files import write_atomically
+from HW3.vae import ConvVAE
+
+FORMAT = 1
+
+TRAINED_BY = {
+    "vae": "train_vae.py",
+    "diffusion": "train_diffusion.py",
+    "latent_diffusion": "train_latent_diffusion.py",
+    "clip": "train_clip.py",
+    "tiny_sd": "train_tiny_sd.py",
+}
+
+
+def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Write the checkpoint whole or not at all; a previous one stays intact until the new one is on disk."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **checkpoint}, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path, kind: str | None = None, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint without executing anything in it.
+
+    kind: what it must hold, None for any.  Raises UsageError, which names the script that makes the right
+    one, when the file is missing, is something else, or is of another kind.
+    """
+    script = TRAINED_BY[kind] if kind else "one of the train_*.py scripts"
+    if not path.is_file():
+        raise UsageError(f"no checkpoint at {path}: make it with {script}")
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        found, version = checkpoint["kind"], checkpoint["format"]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, IndexError, ValueError, OSError):
+        raise UsageError(
+            f"{path} is not a checkpoint of this assignment, or is damaged: make it with {script}"
+        ) from None
+    if kind is not None and found != kind:
+        raise UsageError(f"{path} holds a {found} model where a {kind} one is needed: make that with {script}")
+    if version != FORMAT or found not in TRAINED_BY:
+        raise UsageError(f"{path} has format {version} ({found}), this code reads {FORMAT}: train it again")
+    return checkpoint
+
+
+def weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights to sample from: the averaged ones where there are any."""
+    return checkpoint["model"] if checkpoint["ema"] is None else checkpoint["ema"]
+
+
+def restore(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Load weights into a model; raises UsageError when they do not fit it."""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UsageError(f"the weights in {path} do not fit the model: {reason}") from None
+
+
+def load_vae(path: Path, device: torch.device | str, dataset: str) -> ConvVAE:
+    """The VAE of a `train_vae.py` checkpoint, in eval mode. Raises UsageError if it knows another dataset."""
+    return _frozen(ConvVAE, _trained_on(dataset, load_checkpoint(path, "vae", device), path), path, device)
+
+
+def load_clip(path: Path, device: torch.device | str, dataset: str) -> SimpleCLIP:
+    """The CLIP of a `train_clip.py` checkpoint, in eval mode. Raises UsageError if it knows another dataset."""
+    return _frozen(SimpleCLIP, _trained_on(dataset, load_checkpoint(path, "clip", device), path), path, device)
+
+
+def _trained_on(dataset: str, checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+    found = checkpoint["args"]["dataset"]
+    if found != dataset:
+        script = TRAINED_BY[checkpoint["kind"]]
+        raise UsageError(f"{path} was trained on {found}: give --dataset {found}, or run {script} --dataset {dataset}")
+    return checkpoint
+
+
+def embed(model: ConvVAE | SimpleCLIP) -> dict[str, Any]:
+    """A frozen model as part of another model's checkpoint, which then needs no second file."""
+    names = {ConvVAE: ("latent_dim",), SimpleCLIP: ("embed_dim",)}[type(model)]
+    return {
+        "config": {name: getattr(model, name) for name in names},
+        "model": {key: value.detach().cpu() for key, value in model.state_dict().items()},
+        "ema": None,
+    }
+
+
+def unembed(cls: type[nn.Module], part: dict[str, Any], path: Path, device: torch.device | str) -> nn.Module:
+    """The frozen model that `embed` stored in the checkpoint at `path`."""
+    return _frozen(cls, part, path, device)
+
+
+def _frozen(cls: type[nn.Module], part: dict[str, Any], path: Path, device: torch.device | str) -> Any:
+    model = cls(**part["config"]).to(device)
+    restore(model, weights(part), path)
+    return model.eval().requires_grad_(False)

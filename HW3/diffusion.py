@@ -1,0 +1,319 @@
+"""Gaussian diffusion: the forward process, its posterior, and the DDPM and DDIM samplers.
+
+Notation is the papers', with 0-based time: t in [0, T), x_0 is data and x_{T-1} the noisiest state.
+`alpha_bars[t]` is the product of alphas up to and including t; before the first step it is 1.
+
+Ho et al. 2020, "Denoising Diffusion Probabilistic Models"; Song et al. 2021, "Denoising Diffusion
+Implicit Models"; Nichol & Dhariwal 2021 (cosine schedule); Salimans & Ho 2022 (v prediction).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """What defines a diffusion process. `schedule`: "linear" | "cosine"; `prediction`: "eps" | "v".
+
+    `beta_start` and `beta_end` belong to the linear schedule; `image_size` and `channels` give the shape
+    that the samplers draw when they are not told another. Raises ValueError for impossible values.
+    """
+
+    image_size: int = 32
+    channels: int = 1
+    timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    schedule: str = "linear"
+    prediction: str = "eps"
+
+    def __post_init__(self) -> None:
+        if self.timesteps < 1:
+            raise ValueError(f"timesteps must be 1 or more, not {self.timesteps}")
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise ValueError(f"0 < beta_start <= beta_end < 1 must hold, not {self.beta_start}, {self.beta_end}")
+        if self.schedule not in ("linear", "cosine"):
+            raise ValueError(f"schedule must be linear or cosine, not {self.schedule!r}")
+        if self.prediction not in ("eps", "v"):
+            raise ValueError(f"prediction must be eps or v, not {self.prediction!r}")
+
+    def betas(self) -> Tensor:
+        """The schedule, (T,) float64."""
+        if self.schedule == "linear":
+            return torch.linspace(self.beta_start, self.beta_end, self.timesteps, dtype=torch.float64)
+        # Nichol & Dhariwal 2021 eq. 17: alpha_bar(u) = cos^2, betas from its ratios, cut at 0.999.
+        u = torch.linspace(0, 1, self.timesteps + 1, dtype=torch.float64)
+        alpha_bar = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+        return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
+
+
+def timestep_embedding(t: Tensor, dim: int) -> Tensor:
+    """Sinusoids of t, (B,) -> (B, dim) float32, `dim` even; Vaswani et al. 2017 section 3.5."""
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(dim // 2, device=t.device) / (dim // 2))
+    angles = t[:, None].float() * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class GaussianDiffusion(nn.Module):
+    """The diffusion process of `config` around a network `model(x_t, t)` or `model(x_t, t, cond)`.
+
+    x_t is (B, ...) of any rank, float32 or float64; t is (B,) long in [0, T), mixed per row. Every method
+    keeps the dtype and device of its input and modifies no argument.
+    """
+
+    betas: Tensor  # (T,) beta_t
+    alphas: Tensor  # (T,) 1 - beta_t
+    alpha_bars: Tensor  # (T,) product of alphas up to and including t
+    alpha_bars_prev: Tensor  # (T,) the same up to t - 1: entry 0 is 1
+    sqrt_alpha_bars: Tensor  # (T,)
+    sqrt_one_minus_alpha_bars: Tensor  # (T,)
+
+    def __init__(self, model: Callable[..., Tensor], config: DiffusionConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        betas = config.betas()  # float64 until the tables are done
+        alpha_bars = (1 - betas).cumprod(0)
+        tables = {
+            "betas": betas,
+            "alphas": 1 - betas,
+            "alpha_bars": alpha_bars,
+            "alpha_bars_prev": torch.cat([alpha_bars.new_ones(1), alpha_bars[:-1]]),
+            "sqrt_alpha_bars": alpha_bars.sqrt(),
+            "sqrt_one_minus_alpha_bars": (1 - alpha_bars).sqrt(),
+        }
+        for name, table in tables.items():  # made again from the config, so no checkpoint needs them
+            self.register_buffer(name, table.float(), persistent=False)
+
+    @staticmethod
+    def at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
+        """Rows `table[t]`, shaped (B, 1, ..., 1) to broadcast against `like` (B, ...), in its dtype."""
+        return table.index_select(0, t).to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+
+    # -- the forward process and its inverse ---------------------------------------------------------
+
+    def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Draw x_t from q(x_t | x_0), Ho et al. 2020 eq. 4.
+
+        x0: (B, ...);  t: (B,) long in [0, T);  noise: eps like x0, drawn from N(0, I) when None.
+        Returns x_t, shaped like x0.
+        """
+        if noise is None:
+            noise = torch.randn_like(x0)
+        # sqrt(ᾱ_t) x_0 + sqrt(1 - ᾱ_t) ε
+        return self.at(self.sqrt_alpha_bars, t, x0) * x0 + self.at(self.sqrt_one_minus_alpha_bars, t, x0) * noise
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """The x_0 that gives x_t with this noise: `q_sample` solved for x_0. Not clipped.
+
+        x_t, eps: (B, ...) same shape;  t: (B,) long in [0, T).  Returns x_0, shaped like x_t.
+        """
+        # (x_t - sqrt(1 - ᾱ_t) ε) / sqrt(ᾱ_t)
+        return (x_t - self.at(self.sqrt_one_minus_alpha_bars, t, x_t) * eps) / self.at(self.sqrt_alpha_bars, t, x_t)
+
+    def predict_eps(self, x_t: Tensor, t: Tensor, x0: Tensor) -> Tensor:
+        """The noise that leads from x0 to x_t: `q_sample` solved for eps. Shapes as in `predict_x0`."""
+        return (x_t - self.at(self.sqrt_alpha_bars, t, x_t) * x0) / self.at(self.sqrt_one_minus_alpha_bars, t, x_t)
+
+    def q_posterior(self, x0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of q(x_{t-1} | x_t, x_0), Ho et al. 2020 eq. 6-7.
+
+        x0, x_t: (B, ...) same shape;  t: (B,) long in [0, T).
+        Returns mean (B, ...) and variance, broadcastable to it; at t = 0 the variance is 0.
+        """
+        beta, alpha = self.at(self.betas, t, x_t), self.at(self.alphas, t, x_t)
+        ab, ab_prev = self.at(self.alpha_bars, t, x_t), self.at(self.alpha_bars_prev, t, x_t)
+        # μ̃_t = [sqrt(ᾱ_{t-1}) β_t x_0 + sqrt(α_t) (1 - ᾱ_{t-1}) x_t] / (1 - ᾱ_t),  β̃_t = β_t (1 - ᾱ_{t-1}) / (1 - ᾱ_t)
+        mean = (ab_prev.sqrt() * beta * x0 + alpha.sqrt() * (1 - ab_prev) * x_t) / (1 - ab)
+        return mean, beta * (1 - ab_prev) / (1 - ab)
+
+    # -- one step back -------------------------------------------------------------------------------
+
+    def ddpm_step(self, x_t: Tensor, t: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
+        """One ancestral step x_t -> x_{t-1} given the noise estimate, Ho et al. 2020 algorithm 2.
+
+        x_t, eps, noise: (B, ...) same shape;  t: (B,) long.  The step's variance is that of `q_posterior`;
+        rows with t = 0 land on the mean, without noise.  Returns x_{t-1}, shaped like x_t.
+        """
+        mean, variance = self.q_posterior(self.predict_x0(x_t, t, eps), x_t, t)
+        return mean + variance.sqrt() * noise  # β̃_0 = 0: no noise in the last step
+
+    def ddim_step(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        t_prev: Tensor,
+        eps: Tensor,
+        eta: float = 0.0,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """One DDIM step from t to t_prev given the noise estimate, Song et al. 2021 eq. 12 and 16.
+
+        x_t, eps: (B, ...) same shape;  t, t_prev: (B,) long with -1 <= t_prev < t, and t_prev = -1 meaning
+        clean data, where the step lands on `predict_x0`.  eta: 0 is deterministic, 1 has DDPM's variance.
+        noise: like x_t; drawn when None and eta > 0, unused when eta = 0.  Returns x at t_prev, like x_t.
+        """
+        x0 = self.predict_x0(x_t, t, eps)
+        ab_prev = self.at(self.alpha_bars_prev, t_prev + 1, x_t)  # ᾱ at t_prev: 1 where t_prev = -1
+        if eta == 0:
+            return ab_prev.sqrt() * x0 + (1 - ab_prev).sqrt() * eps
+        if noise is None:
+            noise = torch.randn_like(x_t)
+        ab = self.at(self.alpha_bars, t, x_t)
+        variance = eta**2 * (1 - ab_prev) / (1 - ab) * (1 - ab / ab_prev)  # σ², eq. 16
+        direction = (1 - ab_prev - variance).clamp(min=0).sqrt()
+        return ab_prev.sqrt() * x0 + direction * eps + variance.sqrt() * noise
+
+    # -- the network ---------------------------------------------------------------------------------
+
+    def model_output(self, x_t: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+        """The network's raw prediction, in the dtype of x_t."""
+        output = self.model(x_t, t) if cond is None else self.model(x_t, t, cond)
+        return output.to(x_t.dtype)
+
+    def model_eps(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """The network's noise estimate at (x_t, t), whichever quantity it predicts."""
+        output = self.model_output(x_t, t, cond)
+        if self.config.prediction == "eps":
+            return output
+        # v = sqrt(ᾱ) ε - sqrt(1-ᾱ) x_0 and x_t = sqrt(ᾱ) x_0 + sqrt(1-ᾱ) ε, solved for ε (Salimans & Ho 2022, D)
+        return self.at(self.sqrt_alpha_bars, t, x_t) * output + self.at(self.sqrt_one_minus_alpha_bars, t, x_t) * x_t
+
+    def p_mean_variance(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the learned p(x_{t-1} | x_t): the posterior at the estimated x_0, unclipped."""
+        eps = self.model_eps(x_t, t, cond)
+        return self.q_posterior(self.predict_x0(x_t, t, eps), x_t, t)
+
+    def training_loss(
+        self, x0: Tensor, noise: Tensor | None = None, cond: Tensor | None = None, t: Tensor | None = None
+    ) -> Tensor:
+        """Mean squared error of the network's prediction, a scalar; Ho et al. 2020 eq. 14.
+
+        x0: (B, ...) data;  noise: like x0 and t: (B,) long, both drawn when None.
+        """
+        if t is None:
+            t = torch.randint(0, self.config.timesteps, (len(x0),), device=x0.device)
+        if noise is None:
+            noise = torch.randn_like(x0)
+        target = noise
+        if self.config.prediction == "v":
+            target = self.at(self.sqrt_alpha_bars, t, x0) * noise - self.at(self.sqrt_one_minus_alpha_bars, t, x0) * x0
+        return (self.model_output(self.q_sample(x0, t, noise), t, cond) - target).square().mean()
+
+    # -- the samplers --------------------------------------------------------------------------------
+
+    def sample_ddpm(
+        self,
+        batch_size: int,
+        device: torch.device | str,
+        cond: Tensor | None = None,
+        shape: tuple[int, ...] | None = None,
+        *,
+        clip_x0: bool | None = None,
+        generator: torch.Generator | None = None,
+        frames: int = 0,
+        progress: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Draw samples by all T ancestral steps. The arguments are those of `sample_ddim`."""
+        ts = list(range(self.config.timesteps - 1, -1, -1))
+
+        def step(x: Tensor, t: Tensor, t_prev: Tensor, eps: Tensor, last: bool) -> Tensor:
+            noise = torch.zeros_like(x) if last else _randn(x.shape, x.device, generator)
+            return self.ddpm_step(x, t, eps, noise)
+
+        return self._sample(step, ts, batch_size, device, cond, shape, clip_x0, generator, frames, progress)
+
+    def sample_ddim(
+        self,
+        batch_size: int,
+        device: torch.device | str,
+        steps: int = 50,
+        eta: float = 0.0,
+        cond: Tensor | None = None,
+        shape: tuple[int, ...] | None = None,
+        *,
+        clip_x0: bool | None = None,
+        generator: torch.Generator | None = None,
+        frames: int = 0,
+        progress: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Draw samples by `steps` DDIM steps over an even grid from T-1 to 0.
+
+        cond: (B, ...) handed to the network.  shape: one sample's shape, by default the config's image.
+        clip_x0: clamp the estimated x_0 to [-1, 1] in every step; by default for images (shape None) only.
+        generator: source of every draw.  progress: show a bar, on a terminal.
+        Returns (B, *shape); with frames > 0 also the trajectory: about that many evenly spaced states
+        (F, B, *shape), the first one pure noise and the last one the samples.
+        """
+        ts = ddim_timesteps(self.config.timesteps, steps)
+
+        def step(x: Tensor, t: Tensor, t_prev: Tensor, eps: Tensor, last: bool) -> Tensor:
+            step_eta = 0.0 if last else eta  # σ = 0 in the step that lands on x_0
+            noise = _randn(x.shape, x.device, generator) if step_eta > 0 else None
+            return self.ddim_step(x, t, t_prev, eps, step_eta, noise)
+
+        return self._sample(step, ts, batch_size, device, cond, shape, clip_x0, generator, frames, progress)
+
+    @torch.inference_mode()
+    def _sample(
+        self,
+        step: Callable[[Tensor, Tensor, Tensor, Tensor, bool], Tensor],
+        ts: list[int],
+        batch_size: int,
+        device: torch.device | str,
+        cond: Tensor | None,
+        shape: tuple[int, ...] | None,
+        clip_x0: bool | None,
+        generator: torch.Generator | None,
+        frames: int,
+        progress: bool,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The one reverse loop: noise -> network -> `step`, over the descending timesteps `ts`."""
+        clip = shape is None if clip_x0 is None else clip_x0
+        shape = (self.config.channels, self.config.image_size, self.config.image_size) if shape is None else shape
+        # All timesteps go to the device at once, one row (B,) per step: the loop itself never waits for it.
+        grid = torch.tensor([*ts, -1], device=device)[:, None].repeat(1, batch_size).unbind(0)
+        keep = _frame_steps(len(ts), frames)
+        was_training = self.training
+        self.eval()
+        try:
+            x = _randn((batch_size, *shape), device, generator)
+            states = [x] if frames else []
+            for i in tqdm(range(len(ts)), desc="sampling", leave=False, disable=None if progress else True):
+                t, t_prev = grid[i], grid[i + 1]
+                eps = self.model_eps(x, t, cond)
+                if clip:
+                    eps = self.predict_eps(x, t, self.predict_x0(x, t, eps).clamp(-1, 1))
+                x = step(x, t, t_prev, eps, i == len(ts) - 1)
+                if i in keep:
+                    states.append(x)
+        finally:
+            self.train(was_training)
+        return (x, torch.stack(states)) if frames else x
+
+
+def ddim_timesteps(timesteps: int, steps: int) -> list[int]:
+    """`steps` distinct timesteps from T-1 down to 0; one step alone starts at T-1, where the noise is."""
+    if not 1 <= steps <= timesteps:
+        raise ValueError(f"DDIM steps must be in 1 to {timesteps}, not {steps}")
+    if steps == 1:
+        return [timesteps - 1]
+    return [i * (timesteps - 1) // (steps - 1) for i in reversed(range(steps))]
+
+
+def _frame_steps(n_steps: int, frames: int) -> set[int]:
+    """The steps after which a trajectory of about `frames` states keeps one; the last is always kept."""
+    if frames < 2:
+        return {n_steps - 1} if frames else set()
+    return {round(k * n_steps / (frames - 1)) - 1 for k in range(1, frames)} - {-1}
+
+
+def _randn(shape: tuple[int, ...], device: torch.device | str, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(shape, device=device, generator=generator)

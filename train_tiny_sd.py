@@ -1,0 +1,153 @@
+"""Train a tiny Stable Diffusion: latent diffusion, told by CLIP's text embedding what to draw.
+
+examples:
+  python train_tiny_sd.py --quick                 laptop, after train_vae.py and train_clip.py
+  python train_tiny_sd.py --guidance-scale 3      the full run, sampled with more guidance
+  python sample.py result/tiny_sd/tiny_sd_latest.pt --labels 4,2 --out forty-two.png
+
+Writes samples_epoch_XXX.png (8 x 10, column = class), loss.png, metrics.jsonl and tiny_sd_latest.pt to
+--out-dir.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from HW3.checkpoints import embed, load_clip, load_vae
+from HW3.cli import add_diffusion, add_latent, at_least, between, check_agrees, parse, run_main, training_parser
+from HW3.clip import NUM_CLASSES
+from HW3.data import load_dataset
+from HW3.diffusion import DiffusionConfig, GaussianDiffusion
+from HW3.latent import EpsMLP, LatentSpace, encode_dataset, text_conditions
+from HW3.metrics import label_accuracy
+from HW3.training import Run
+from HW3.viz import save_grid
+
+QUICK = {
+    "epochs": {"digits": 150, "*": 15},
+    "batch_size": {"digits": 128, "*": 256},
+    "lr": 1e-3,
+    "schedule": "cosine",
+    "prediction": "v",
+    "guidance_scale": 1.5,
+    "ema": 0.99,
+    "sample_every": 0,
+}
+
+
+class EpsMLPCond(EpsMLP):
+    """eps(x_t, t, cond) for latents: an `EpsMLP` that also listens to a text embedding."""
+
+    def __init__(
+        self, latent_dim: int, cond_dim: int, time_dim: int = 256, hidden_dim: int = 512, *, residual: bool = True
+    ) -> None:
+        super().__init__(latent_dim, time_dim, hidden_dim, residual=residual)
+        self.cond_proj = nn.Linear(cond_dim, hidden_dim)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        """The prediction for x_t at time t under the condition.
+
+        x: (B, latent_dim);  t: (B,) long;  cond: (B, cond_dim), a text embedding already scaled to unit
+        variance, or zeros for no text.  Returns like x.
+        """
+        return self.denoise(x, self.embed_time(t) + self.cond_proj(cond))
+
+
+def guided_eps(eps_cond: Tensor, eps_uncond: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance, Ho & Salimans 2022 eq. 6 with scale = 1 + w.
+
+    eps_cond, eps_uncond: (B, ...) predictions with and without the text; for v predictions it is the same.
+    scale: 0 ignores the text, 1 is the plain conditional model, more exaggerates what the text changes.
+    Returns like eps_cond.
+    """
+    return eps_uncond + scale * (eps_cond - eps_uncond)
+
+
+class GuidedModel(nn.Module):
+    """A conditional model with guidance built in, as samplers like it; one pass over both halves."""
+
+    def __init__(self, model: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.model, self.scale = model, scale
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        both = self.model(torch.cat([x, x]), torch.cat([t, t]), torch.cat([cond, torch.zeros_like(cond)]))
+        return guided_eps(*both.chunk(2), self.scale)
+
+
+def main() -> None:
+    parser = training_parser(
+        __doc__, out_dir="result/tiny_sd", epochs=40, batch_size=128, lr=2e-4, ema=0.999, sample_every=5
+    )
+    add_diffusion(parser, ddim_steps=50)
+    add_latent(parser)
+    group = parser.add_argument_group("text")
+    group.add_argument("--clip-ckpt", default="result/clip/clip_latest.pt", type=Path, help="from train_clip.py")
+    group.add_argument("--embed-dim", type=at_least(1), help="CLIP's embedding size, if you want it checked")
+    group.add_argument("--cond-dropout", type=between(0, 1), default=0.1, help="how often training hides the text")
+    group.add_argument("--guidance-scale", type=between(0, 100), default=2.0, help="1: none; more: surer, less varied")
+    args = parse(parser, QUICK)
+
+    run = Run("tiny_sd", "tiny_sd", args)
+    vae = load_vae(args.vae_ckpt, run.device, args.dataset)
+    clip = load_clip(args.clip_ckpt, run.device, args.dataset)
+    check_agrees("--latent-dim", args.latent_dim, vae.latent_dim, args.vae_ckpt)
+    check_agrees("--embed-dim", args.embed_dim, clip.embed_dim, args.clip_ckpt)
+    data = load_dataset(args.dataset, args.data_dir, limit=args.limit).to(run.device)
+    cache = encode_dataset(vae, data)  # once: training never sees an image again
+    space = LatentSpace(vae.latent_dim).to(run.device).fit(cache, canonicalize=args.canonicalize)
+    texts = text_conditions(clip)  # (10, E)
+
+    net_config = {
+        "latent_dim": vae.latent_dim,
+        "cond_dim": clip.embed_dim,
+        "time_dim": args.time_dim,
+        "hidden_dim": args.hidden_dim,
+        "residual": args.mlp == "residual",
+    }
+    config = DiffusionConfig(timesteps=args.timesteps, schedule=args.schedule, prediction=args.prediction)
+    model = run.prepare(
+        EpsMLPCond(**net_config),
+        {"net": net_config, "diffusion": vars(config)},
+        extra={"vae": embed(vae), "clip": embed(clip), "space": space.state_dict()},
+        clip_norm=1.0,
+    )
+    diffusion = GaussianDiffusion(model, config).to(run.device)
+    draw_z = run.whole_batch(vae.reparameterize)
+
+    for epoch in run.epochs():
+        for idx in run.batches(len(cache)):
+            u0 = space.normalize(draw_z(cache.mu[idx], cache.logvar[idx]))  # (B, D), a new z at every visit
+            dropped = run.rand() < args.cond_dropout
+            cond = texts[cache.labels[idx]].masked_fill(dropped[:, None], 0)  # (B, E), zeros where dropped
+            t, noise = run.randint(config.timesteps), run.randn(vae.latent_dim)
+            with run.autocast():
+                loss = diffusion.training_loss(u0, noise, cond, t)
+            run.step(loss)
+
+        metrics = {}
+        if run.time_for_pictures(epoch):
+            with run.evaluation() as eval_model, run.autocast():
+                labels = torch.arange(NUM_CLASSES, device=run.device).repeat(40)  # column = class
+                u = (
+                    GaussianDiffusion(GuidedModel(eval_model, args.guidance_scale), config)
+                    .to(run.device)
+                    .sample_ddim(
+                        len(labels),
+                        run.device,
+                        args.ddim_steps,
+                        args.ddim_eta,
+                        cond=texts[labels],
+                        shape=(vae.latent_dim,),
+                        generator=run.picture_generator(),
+                    )
+                )
+                images = vae.decode(space.denormalize(u))
+                metrics["label_accuracy"] = label_accuracy(clip, images, labels)
+                save_grid(images[:80], args.out_dir / f"samples_epoch_{epoch:03d}.png", columns=NUM_CLASSES)
+        run.end_epoch(**metrics)
+
+
+if __name__ == "__main__":
+    run_main(main)
