@@ -152,8 +152,8 @@ def main() -> None:
         raise UsageError(f"--out {args.out}: the name must end in .npz, .png or .gif")
     device = pick_device(args.device)
     generator = load_generator(args.ckpt, device, args.guidance_scale)
-    if generator.diffusion is None and (args.sampler or args.steps or suffix == ".gif"):
-        raise UsageError(f"{args.ckpt} is a VAE, which draws in one step: no --sampler, no --steps and no .gif")
+    if generator.diffusion is None and (args.sampler or args.steps or args.ddim_eta is not None or suffix == ".gif"):
+        raise UsageError(f"{args.ckpt} is a VAE, which draws in one step: no --sampler, --steps, --ddim-eta or .gif")
     if args.sampler == "ddpm" and (args.steps or args.ddim_eta is not None):
         raise UsageError("--steps and --ddim-eta belong to --sampler ddim; ddpm takes every step")
     if args.steps and args.steps > generator.diffusion.config.timesteps:

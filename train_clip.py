@@ -10,6 +10,7 @@ clip_{latest,best}.pt to --out-dir.
 """
 
 import torch
+from torch import Tensor
 
 from HW3.cli import at_least, between, parse, run_main, training_parser
 from HW3.clip import NUM_CLASSES, SimpleCLIP, contrastive_loss
@@ -49,13 +50,21 @@ def main() -> None:
             image_emb = torch.cat([clip.image_encoder(chunk) for chunk in images.split(500)])
             similarity = image_emb @ clip.all_text_embeddings().T  # (N, 10)
             accuracy = (similarity.argmax(dim=1) == labels).float().mean().item()
-            val_loss = contrastive_loss(image_emb, clip.text_encoder(labels), labels, torch.tensor(1.0)).item()
+            val_loss = mean_loss(clip, image_emb, labels, args.batch_size)
             if run.time_for_pictures(epoch):
                 nearest = similarity.topk(min(8, len(images)), dim=0).indices  # (8, 10)
                 save_grid(
                     images[nearest.flatten()], args.out_dir / f"nearest_epoch_{epoch:03d}.png", columns=NUM_CLASSES
                 )
         run.end_epoch(best=1 - accuracy, val_loss=val_loss, val_accuracy=accuracy)
+
+
+def mean_loss(clip: SimpleCLIP, image_emb: Tensor, labels: Tensor, batch_size: int) -> float:
+    """The loss over a whole set, in batches as large as those of training, since it grows with their size."""
+    scale, texts = clip.logit_scale.exp(), clip.all_text_embeddings()
+    batches = zip(image_emb.split(batch_size), labels.split(batch_size), strict=True)
+    total = sum(contrastive_loss(emb, texts[y], y, scale) * len(y) for emb, y in batches)
+    return (total / len(labels)).item()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Keys: `format`, `kind` ("vae", "diffusion", "latent_diffusion", "clip", "tiny_sd"), `config` (what rebuilds
 the model), `model`, `ema` (averaged weights or None), `extra` (other tensors that sampling needs), and, to
-resume, `args`, `position`, `optimizer`, `random`, `sums`, `best`.
+resume, `args`, `position`, `optimizer`, `ema_updates`, `random`, `sums`, `best`.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class SimpleCLIP(nn.Module):
         """The embedding of every class, (10, E)."""
         return self.text_encoder(torch.arange(NUM_CLASSES, device=self.logit_scale.device))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
         """Zero-shot labels (B,): the class whose text is most similar to each image."""
         return (self.image_encoder(images) @ self.all_text_embeddings().T).argmax(dim=1)

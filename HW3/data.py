@@ -114,7 +114,7 @@ def _read_idx_dataset(name: str, root: Path, train: bool) -> tuple[Tensor, Tenso
 
     base = datasets.MNIST if name == "mnist" else datasets.FashionMNIST
     files = _idx_files(train)
-    raw = _find_raw(root, base.__name__, files)
+    raw = _find_raw(root, base.__name__)
     if raw is None:
         raw = _download(base, root)
     _check_idx_pair(*(raw / file for file in files))
@@ -131,9 +131,13 @@ def _idx_files(train: bool) -> tuple[str, str]:
     return f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
 
 
-def _find_raw(root: Path, class_name: str, files: tuple[str, str]) -> Path | None:
+_ALL_FILES = (*_idx_files(True), *_idx_files(False))
+
+
+def _find_raw(root: Path, class_name: str) -> Path | None:
+    """The folder with all four files (torchvision wants all of them), or None."""
     for raw in (root / class_name / "raw", root / "raw"):
-        if all((raw / file).is_file() for file in files):
+        if all((raw / file).is_file() for file in _ALL_FILES):
             return raw
     return None
 
@@ -141,7 +145,7 @@ def _find_raw(root: Path, class_name: str, files: tuple[str, str]) -> Path | Non
 def _download(base: type, root: Path) -> Path:
     """Let torchvision download into a scratch folder, and move the result into place only when complete."""
     raw = root / base.__name__ / "raw"
-    files = ", ".join((*_idx_files(True), *_idx_files(False)))
+    files = ", ".join(_ALL_FILES)
     existing = next(path for path in (root, *root.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=existing) as scratch:

@@ -39,7 +39,10 @@ from HW3.viz import save_curves
 BF16_GAINS = {"vae", "diffusion", "clip"}
 
 # Flags that a continued run may change: they decide where and how long, not what is learnt.
-_FREE_FLAGS = {"resume", "quick", "epochs", "out_dir", "data_dir", "device", "no_cuda", "sample_every", "num_workers"}
+_FREE_FLAGS = {
+    *("resume", "quick", "epochs", "out_dir", "data_dir", "device", "no_cuda", "num_workers"),
+    *("sample_every", "save_recon"),
+}
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
@@ -99,6 +102,7 @@ class Run:
         self._batch_size: int | None = None  # of the whole batch under way
         self._sums: dict[str, Tensor] = {}  # of the losses of the epoch so far, over images
         self._best = math.inf
+        self._random_before: dict[str, Any] | None = None  # while pictures are drawn: the state to come back to
         self._started = time.monotonic()
         self._busy = False  # in the middle of something that Ctrl-C must not cut in two
         self._stop = False  # Ctrl-C came while busy
@@ -152,6 +156,7 @@ class Run:
         """Print a line, once for all processes, without tearing a progress bar."""
         if self.world.is_main:
             tqdm.write(message)
+            sys.stdout.flush()  # a pipe or a log file would get it minutes later
 
     # -- the loop ------------------------------------------------------------------------------------
 
@@ -191,6 +196,7 @@ class Run:
                     bar.set_postfix_str(f"loss {mean_loss:.4g}", refresh=False)
                 if (at_checkpoint or self.world.size == 1) and self.world.any(self._stop, self.device):
                     self._sum_over_processes()
+                    self._check_finite()  # what is saved here replaces the last good checkpoint
                     self._save_and_stop()
         self._sum_over_processes()
         self._check_finite()
@@ -229,10 +235,11 @@ class Run:
         is_record = best is not None and best < self._best
         self._best = best if is_record else self._best
         if self.world.is_main:
-            self.save(self.latest)
+            # `latest` comes last: a run killed before it does the epoch, and all of its files, again.
+            self._log(record)
             if is_record:
                 self.save(self.out_dir / f"{self.name}_best.pt")
-            self._log(record)
+            self.save(self.latest)
         self._busy = False
         if self._stop:
             self._save_and_stop()
@@ -250,9 +257,11 @@ class Run:
         """
         model = self.model if self.ema is None else self.ema.module
         model.eval()
+        self._random_before = self._random_state()
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), torch.no_grad():
             torch.manual_seed(self.args.seed)
             yield model
+        self._random_before = None
         self.model.train()
 
     def autocast(self) -> AbstractContextManager:
@@ -312,7 +321,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "args": self._plain_args(),
             "position": {"epoch": self.epoch, "steps": self._steps_done},
-            "random": self._random_state(),
+            "random": self._random_before or self._random_state(),
             "sums": self._sums,
             "best": self._best,
         }

@@ -15,9 +15,7 @@ from HW3.files import write_atomically
 
 def save_grid(images: Tensor, path: Path, *, columns: int = 8) -> None:
     """A PNG grid of images, filled row by row."""
-    grid = to_uint8(make_grid(images.detach().cpu().float(), nrow=columns, padding=2, pad_value=0.5))
-    picture = Image.fromarray(grid.permute(1, 2, 0).numpy())
-    _save(picture, path, "PNG")
+    _save(_grid(images, columns), path, "PNG")
 
 
 def save_pairs(originals: Tensor, reconstructions: Tensor, path: Path, *, columns: int = 8) -> None:
@@ -28,8 +26,7 @@ def save_pairs(originals: Tensor, reconstructions: Tensor, path: Path, *, column
 
 def save_gif(frames: Tensor, path: Path, *, columns: int = 8, fps: int = 15) -> None:
     """An animated grid, frames (F, N, C, H, W); the last frame stays for two seconds, then it loops."""
-    grids = [make_grid(f.detach().cpu().float(), nrow=columns, padding=2, pad_value=0.5) for f in frames]
-    pictures = [Image.fromarray(to_uint8(g).permute(1, 2, 0).numpy()) for g in grids]
+    pictures = [_grid(images, columns) for images in frames]
     durations = [round(1000 / fps)] * (len(pictures) - 1) + [2000]
     _save(pictures[0], path, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
 
@@ -55,6 +52,13 @@ def save_curves(records: list[dict[str, float]], path: Path) -> None:
 def to_uint8(images: Tensor) -> Tensor:
     """[0, 1] -> 0 ... 255, rounded; what lies outside is clamped."""
     return images.clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def _grid(images: Tensor, columns: int) -> Image.Image:
+    grid = to_uint8(make_grid(images.detach().cpu().float(), nrow=columns, padding=2, pad_value=0.5))
+    if images.shape[1] == 1:  # grey in, grey out: exact in a GIF, whose palette has 256 colours
+        return Image.fromarray(grid[0].numpy())
+    return Image.fromarray(grid.permute(1, 2, 0).numpy())
 
 
 def _log_scale(records: list[dict[str, float]], names: list[str]) -> bool:

@@ -1,0 +1,176 @@
+"""sample.py and evaluate.py, on one tiny checkpoint of every kind."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from harness import KINDS, assert_one_line, assert_succeeds, load, run_here
+from PIL import Image
+
+from HW3.clip import SimpleCLIP
+from HW3.metrics import frechet_distance, label_accuracy
+from sample import load_generator, parse_labels
+
+DRAWING = ("vae", "diffusion", "latent_diffusion", "tiny_sd")
+DIFFUSING = DRAWING[1:]
+
+
+@pytest.fixture
+def lively(tiny, tmp_path_factory):
+    """Checkpoints with random weights: after two tiny epochs the networks still answer next to nothing."""
+
+    def checkpoint(kind):
+        state = load(tiny.checkpoint(kind))
+        torch.manual_seed(0)
+        for weight in state["ema"].values():
+            weight.normal_(std=0.1)
+        path = tmp_path_factory.mktemp("lively") / "x.pt"
+        torch.save(state, path)
+        return path
+
+    return checkpoint
+
+
+def sample(*flags):
+    return run_here("sample.py", *flags)
+
+
+@pytest.mark.parametrize("kind", DRAWING)
+def test_npz_holds_images_and_labels(tiny, tmp_path, kind):
+    assert_succeeds(sample(tiny.checkpoint(kind), "--num", 12, "--out", tmp_path / "x.npz"))
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as arrays:
+        assert set(arrays) == ({"images", "labels"} if kind == "tiny_sd" else {"images"})
+        assert arrays["images"].shape == (12, 32, 32)
+        assert arrays["images"].dtype == np.uint8
+        assert arrays["images"].std() > 0
+        if kind == "tiny_sd":
+            assert arrays["labels"].dtype == np.int64
+            assert arrays["labels"].tolist() == [*range(10), 0, 1]
+
+
+@pytest.mark.parametrize("kind", DRAWING)
+def test_png_is_a_grid(tiny, tmp_path, kind):
+    assert_succeeds(sample(tiny.checkpoint(kind), "--num", 10, "--out", tmp_path / "new" / "x.png"))
+    columns = 10 if kind == "tiny_sd" else 8
+    rows = -(-10 // columns)
+    assert Image.open(tmp_path / "new" / "x.png").size == (34 * columns + 2, 34 * rows + 2)
+
+
+@pytest.mark.parametrize("kind", DIFFUSING)
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+def test_gif_is_the_true_trajectory(lively, tmp_path, kind, sampler):
+    common = (lively(kind), "--num", 4, "--sampler", sampler)
+    assert_succeeds(sample(*common, "--out", tmp_path / "x.gif"))
+    assert_succeeds(sample(*common, "--out", tmp_path / "x.png"))
+    with Image.open(tmp_path / "x.gif") as gif, Image.open(tmp_path / "x.png") as png:
+        assert gif.n_frames >= 4
+        first = np.asarray(gif.convert("L"), dtype=float)
+        gif.seek(gif.n_frames - 1)
+        last = np.asarray(gif.convert("L"), dtype=float)
+        assert np.abs(last - np.asarray(png.convert("L"), dtype=float)).max() <= 1
+        assert np.abs(first - last).mean() > 1
+
+
+@pytest.mark.parametrize("kind", DRAWING)
+def test_seed_decides(tiny, tmp_path, kind):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert_succeeds(sample(tiny.checkpoint(kind), "--num", 3, "--seed", seed, "--out", tmp_path / f"{name}.npz"))
+    a, b, c = (np.load(tmp_path / f"{name}.npz")["images"] for name in "abc")
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_labels_steps_sampler_and_eta_matter(lively, tmp_path):
+    common = (lively("tiny_sd"), "--num", 6, "--labels", "4,2", "--out", tmp_path / "x.npz")
+    drawn = []
+    for flags in ((), ("--steps", 7), ("--ddim-eta", 1), ("--sampler", "ddpm")):
+        assert_succeeds(sample(*common, *flags))
+        with np.load(tmp_path / "x.npz") as arrays:
+            assert arrays["labels"].tolist() == [4, 2, 4, 2, 4, 2]
+            drawn.append(arrays["images"].tobytes())
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_guidance_is_the_flag_or_that_of_training(tiny):
+    path, cpu = tiny.checkpoint("tiny_sd"), torch.device("cpu")
+    assert load_generator(path, cpu).diffusion.model.scale == load(path)["args"]["guidance_scale"]
+    assert load_generator(path, cpu, 9.0).diffusion.model.scale == 9
+
+
+def test_the_average_is_what_is_drawn(tiny):
+    path = tiny.checkpoint("diffusion")
+    checkpoint = load(path)
+    drawn = load_generator(path, torch.device("cpu")).diffusion.model.state_dict()
+    assert checkpoint["ema"] is not None
+    for name, value in drawn.items():
+        assert torch.equal(value, checkpoint["ema"][name])
+
+
+def test_labels_are_parsed():
+    assert parse_labels("all") == list(range(10))
+    assert parse_labels("7") == [7]
+    assert parse_labels("0, 9,0") == [0, 9, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "says"),
+    [
+        ("tiny_sd", ("--labels", "3,10"), "0 to 9"),
+        ("tiny_sd", ("--labels", "-1"), "0 to 9"),
+        ("tiny_sd", ("--labels", "three"), "--labels three"),
+        ("tiny_sd", ("--steps", "21"), "1 to 20"),
+        ("tiny_sd", ("--sampler", "ddpm", "--steps", "5"), "--sampler ddim"),
+        ("diffusion", ("--labels", "3"), "takes no labels"),
+        ("diffusion", ("--guidance-scale", "2"), "tiny_sd"),
+        ("diffusion", ("--out", "x.jpg"), ".npz, .png or .gif"),
+        ("diffusion", ("--num", "0"), "1 or more"),
+        ("vae", ("--steps", "5"), "one step"),
+        ("vae", ("--ddim-eta", "1"), "one step"),
+        ("vae", ("--out", "x.gif"), "one step"),
+        ("clip", (), "draws none"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(tiny, tmp_path, monkeypatch, kind, flags, says):
+    monkeypatch.chdir(tmp_path)
+    assert_one_line(sample(tiny.checkpoint(kind), "--out", "x.png", *flags), 2, says)
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- evaluate.py ---------------------------------------------------------------------------------------
+
+
+def test_evaluate_prints_and_writes_a_table(tiny, tmp_path):
+    ckpts = [tiny.checkpoint(kind) for kind in KINDS]
+    result = run_here(
+        "evaluate.py", *ckpts, "--clip-ckpt", tiny.checkpoint("clip"), "--num", 20, "--json", tmp_path / "m.json"
+    )
+    assert_succeeds(result)
+    rows = {row["kind"]: row for row in json.loads((tmp_path / "m.json").read_text())}
+    assert len(result.stdout.splitlines()) == len(rows) == 5
+    assert all(row["dataset"] == "digits" and row["epochs"] == 2 for row in rows.values())
+    assert 0 < rows["vae"]["reconstruction_error"] < 1
+    assert 0 <= rows["clip"]["label_accuracy"] <= 1
+    assert {"frechet_distance", "label_accuracy"} <= rows["tiny_sd"].keys()
+    assert all(rows[kind]["frechet_distance"] > 0 for kind in DRAWING)
+
+
+def test_evaluate_needs_its_judge(tiny, tmp_path):
+    flags = (tiny.checkpoint("diffusion"), "--clip-ckpt", tmp_path / "no.pt")
+    assert_one_line(run_here("evaluate.py", *flags), 2, "no checkpoint at", "train_clip.py")
+
+
+def test_frechet_distance_is_zero_for_equals_and_grows_with_difference():
+    clip, images = SimpleCLIP(embed_dim=8).eval(), torch.rand(300, 1, 32, 32)
+    assert frechet_distance(clip, images, images) == pytest.approx(0, abs=1e-5)
+    near = frechet_distance(clip, images, (images + 0.02).clamp(0, 1))
+    assert 1e-6 < near < frechet_distance(clip, images, 1 - images.square())
+
+
+def test_label_accuracy_counts():
+    clip, images = SimpleCLIP(embed_dim=8).eval(), torch.rand(9, 1, 32, 32)
+    labels = clip.predict(images)
+    assert label_accuracy(clip, images, labels) == 1
+    assert label_accuracy(clip, images, (labels + 1) % 10) == 0
+    labels[:3] = (labels[:3] + 1) % 10
+    assert label_accuracy(clip, images, labels) == pytest.approx(6 / 9)
