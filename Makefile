@@ -19,6 +19,10 @@ $(BIN)/.installed: requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
+$(BIN)/.installed-dev: $(BIN)/.installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	@touch $@
+
 demo: $(BIN)/.installed
 	$(BIN)/python train_vae.py --dataset digits --quick --out-dir $(DEMO)/vae
 	$(BIN)/python train_diffusion.py --dataset digits --quick --out-dir $(DEMO)/diffusion
@@ -27,12 +31,13 @@ demo: $(BIN)/.installed
 	$(BIN)/python train_clip.py --dataset digits --quick --out-dir $(DEMO)/clip
 	$(BIN)/python train_tiny_sd.py --dataset digits --quick --out-dir $(DEMO)/tiny_sd \
 	  --vae-ckpt $(DEMO)/vae/convae_latest.pt --clip-ckpt $(DEMO)/clip/clip_latest.pt
-	$(BIN)/python evaluate.py --dataset digits --clip-ckpt $(DEMO)/clip/clip_latest.pt $(DEMO)/*/*_latest.pt
+	$(BIN)/python evaluate.py --clip-ckpt $(DEMO)/clip/clip_latest.pt $(DEMO)/*/*_latest.pt
 
-test: $(BIN)/.installed lint
-	$(BIN)/python -m pytest
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest grading/
 
-lint: $(BIN)/.installed
+lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,10 @@ def load_checkpoint(path: Path, kind: str | None = None, device: torch.device | 
     if not path.is_file():
         raise UsageError(f"no checkpoint at {path}: make it with {script}")
     try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
-        found, version = checkpoint["kind"], checkpoint["format"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's about foreign files; ours is the error below
+            checkpoint = torch.load(path, map_location=device, weights_only=True)
+            found, version = checkpoint["kind"], checkpoint["format"]
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, IndexError, ValueError, OSError):
         raise UsageError(
             f"{path} is not a checkpoint of this assignment, or is damaged: make it with {script}"

@@ -108,7 +108,7 @@ def training_parser(
     data = parser.add_argument_group("data")
     data.add_argument("--dataset", choices=DATASETS, default="mnist", help="what to train on")
     add_data_dir(data)
-    data.add_argument("--limit", type=at_least(1), help="use only the first N training images")
+    data.add_argument("--limit", type=at_least(2), help="use only the first N training images")
 
     train = parser.add_argument_group("training")
     train.add_argument("--quick", action="store_true", help="laptop preset: new defaults that finish in minutes")

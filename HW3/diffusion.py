@@ -95,7 +95,8 @@ class GaussianDiffusion(nn.Module):
     @staticmethod
     def at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
         """Rows `table[t]`, shaped (B, 1, ..., 1) to broadcast against `like` (B, ...), in its dtype."""
-        return table.index_select(0, t).to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+        rows = table.index_select(0, t).view(-1, *[1] * (like.dim() - 1))
+        return rows if rows.dtype == like.dtype else rows.to(like.dtype)
 
     # -- the forward process and its inverse ---------------------------------------------------------
 
@@ -105,18 +106,24 @@ class GaussianDiffusion(nn.Module):
         x0: (B, ...);  t: (B,) long in [0, T);  noise: eps like x0, drawn from N(0, I) when None.
         Returns x_t, shaped like x0.
         """
+        # TODO(q-sample): mix data and noise by how noisy time t is; draw the noise if none is given. About 3 lines.
+        ### BEGIN SOLUTION
         if noise is None:
             noise = torch.randn_like(x0)
         # sqrt(ᾱ_t) x_0 + sqrt(1 - ᾱ_t) ε
         return self.at(self.sqrt_alpha_bars, t, x0) * x0 + self.at(self.sqrt_one_minus_alpha_bars, t, x0) * noise
+        ### END SOLUTION
 
     def predict_x0(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """The x_0 that gives x_t with this noise: `q_sample` solved for x_0. Not clipped.
 
         x_t, eps: (B, ...) same shape;  t: (B,) long in [0, T).  Returns x_0, shaped like x_t.
         """
+        # TODO(predict-x0): solve the equation of q_sample for x_0. About 1 line.
+        ### BEGIN SOLUTION
         # (x_t - sqrt(1 - ᾱ_t) ε) / sqrt(ᾱ_t)
         return (x_t - self.at(self.sqrt_one_minus_alpha_bars, t, x_t) * eps) / self.at(self.sqrt_alpha_bars, t, x_t)
+        ### END SOLUTION
 
     def predict_eps(self, x_t: Tensor, t: Tensor, x0: Tensor) -> Tensor:
         """The noise that leads from x0 to x_t: `q_sample` solved for eps. Shapes as in `predict_x0`."""
@@ -128,11 +135,14 @@ class GaussianDiffusion(nn.Module):
         x0, x_t: (B, ...) same shape;  t: (B,) long in [0, T).
         Returns mean (B, ...) and variance, broadcastable to it; at t = 0 the variance is 0.
         """
+        # TODO(posterior): the mean, a weighted sum of x0 and x_t, and the variance. About 4 lines.
+        ### BEGIN SOLUTION
         beta, alpha = self.at(self.betas, t, x_t), self.at(self.alphas, t, x_t)
         ab, ab_prev = self.at(self.alpha_bars, t, x_t), self.at(self.alpha_bars_prev, t, x_t)
         # μ̃_t = [sqrt(ᾱ_{t-1}) β_t x_0 + sqrt(α_t) (1 - ᾱ_{t-1}) x_t] / (1 - ᾱ_t),  β̃_t = β_t (1 - ᾱ_{t-1}) / (1 - ᾱ_t)
         mean = (ab_prev.sqrt() * beta * x0 + alpha.sqrt() * (1 - ab_prev) * x_t) / (1 - ab)
         return mean, beta * (1 - ab_prev) / (1 - ab)
+        ### END SOLUTION
 
     # -- one step back -------------------------------------------------------------------------------
 
@@ -142,8 +152,11 @@ class GaussianDiffusion(nn.Module):
         x_t, eps, noise: (B, ...) same shape;  t: (B,) long.  The step's variance is that of `q_posterior`;
         rows with t = 0 land on the mean, without noise.  Returns x_{t-1}, shaped like x_t.
         """
+        # TODO(ddpm-step): the posterior at the estimate of x_0, and a draw from it. About 2 lines.
+        ### BEGIN SOLUTION
         mean, variance = self.q_posterior(self.predict_x0(x_t, t, eps), x_t, t)
         return mean + variance.sqrt() * noise  # β̃_0 = 0: no noise in the last step
+        ### END SOLUTION
 
     def ddim_step(
         self,
@@ -160,6 +173,8 @@ class GaussianDiffusion(nn.Module):
         clean data, where the step lands on `predict_x0`.  eta: 0 is deterministic, 1 has DDPM's variance.
         noise: like x_t; drawn when None and eta > 0, unused when eta = 0.  Returns x at t_prev, like x_t.
         """
+        # TODO(ddim-step): the estimate of x_0, the direction back to x_t, and noise if eta > 0. About 9 lines.
+        ### BEGIN SOLUTION
         x0 = self.predict_x0(x_t, t, eps)
         ab_prev = self.at(self.alpha_bars_prev, t_prev + 1, x_t)  # ᾱ at t_prev: 1 where t_prev = -1
         if eta == 0:
@@ -170,6 +185,7 @@ class GaussianDiffusion(nn.Module):
         variance = eta**2 * (1 - ab_prev) / (1 - ab) * (1 - ab / ab_prev)  # σ², eq. 16
         direction = (1 - ab_prev - variance).clamp(min=0).sqrt()
         return ab_prev.sqrt() * x0 + direction * eps + variance.sqrt() * noise
+        ### END SOLUTION
 
     # -- the network ---------------------------------------------------------------------------------
 
@@ -183,7 +199,7 @@ class GaussianDiffusion(nn.Module):
         output = self.model_output(x_t, t, cond)
         if self.config.prediction == "eps":
             return output
-        # v = sqrt(ᾱ) ε - sqrt(1-ᾱ) x_0 and x_t = sqrt(ᾱ) x_0 + sqrt(1-ᾱ) ε, solved for ε (Salimans & Ho 2022, D)
+        # v = sqrt(ᾱ) ε - sqrt(1-ᾱ) x_0 (Salimans & Ho 2022 appendix D), with x_t solved for ε
         return self.at(self.sqrt_alpha_bars, t, x_t) * output + self.at(self.sqrt_one_minus_alpha_bars, t, x_t) * x_t
 
     def p_mean_variance(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
         kept = "; the previous one is intact" if path.is_file() else ""
         raise UserError(
-            f"cannot write {path}: {error.strerror}{kept}. Free some space or choose another folder"
+            f"cannot write {path}: {error.strerror}{kept}: free some space, or choose another folder"
         ) from error
     except BaseException:
         if temporary is not None:

@@ -95,14 +95,12 @@ class EpsMLP(nn.Module):
     """
 
     def __init__(
-        self, latent_dim: int, time_dim: int = 256, hidden_dim: int = 512, *, blocks: int = 4, residual: bool = True
+        self, latent_dim: int, time_dim: int = 256, hidden_dim: int = 512, *, blocks: int = 3, residual: bool = True
     ) -> None:
         super().__init__()
         self.time_dim = time_dim
         self.residual = residual
-        self.time_mlp = nn.Sequential(
-            nn.Linear(time_dim, hidden_dim), nn.SiLU(), nn.Linear(hidden_dim, hidden_dim), nn.SiLU()
-        )
+        self.time_mlp = nn.Sequential(nn.Linear(time_dim, hidden_dim), nn.SiLU(), nn.Linear(hidden_dim, hidden_dim))
         self.stem = nn.Linear(latent_dim, hidden_dim)
         self.blocks = nn.ModuleList(_Block(hidden_dim, residual) for _ in range(blocks))
         self.head = nn.Linear(hidden_dim, latent_dim)
@@ -127,12 +125,12 @@ class EpsMLP(nn.Module):
 
 
 class _Block(nn.Module):
-    """norm, linear, modulated by the embedding, SiLU, linear. (The plain one: no norm.)"""
+    """norm, linear, plus the embedding, SiLU, linear. (The plain one: no norm.)"""
 
     def __init__(self, dim: int, residual: bool) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim) if residual else nn.Identity()
-        self.linear1, self.emb_proj, self.linear2 = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.linear1, self.linear2 = nn.Linear(dim, dim), nn.Linear(dim, dim)
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
-        return self.linear2(F.silu(self.linear1(self.norm(h)) + self.emb_proj(emb)))
+        return self.linear2(F.silu(self.linear1(self.norm(h)) + emb))

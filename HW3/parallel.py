@@ -47,9 +47,16 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    def share(self, n: int) -> int:
+        """How many rows of a batch of n count as this process's; 0 is possible in a small last batch."""
+        return (self.rank + 1) * n // self.size - self.rank * n // self.size
+
     def rows(self, n: int) -> slice:
-        """This process's rows of a batch of n."""
-        return slice(self.rank * n // self.size, (self.rank + 1) * n // self.size)
+        """This process's rows of a batch of n. Without a share it gets a row that does not count, because an
+        empty batch breaks some layers.
+        """
+        start = self.rank * n // self.size
+        return slice(start, start + max(1, self.share(n)))
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum of x over all processes."""
@@ -64,17 +71,17 @@ class World:
 
     def gather(self, x: Tensor, n: int) -> Tensor:
         """The whole batch of n rows, given this process's rows of it. Gradients flow back to every process."""
-        return x if self.size == 1 else _Gather.apply(x, self.rows(n), n)
+        return x if self.size == 1 else _Gather.apply(x[: self.share(n)], self.rows(n).start, n)
 
 
 class _Gather(torch.autograd.Function):
     """All-gather of unequal parts: each process adds its rows to zeros, which is exact."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: slice, n: int) -> Tensor:
-        ctx.rows = rows
+    def forward(ctx: Any, x: Tensor, start: int, n: int) -> Tensor:
+        ctx.rows = slice(start, start + len(x))
         whole = x.new_zeros(n, *x.shape[1:])
-        whole[rows] = x
+        whole[ctx.rows] = x
         dist.all_reduce(whole)
         return whole
 

@@ -41,7 +41,7 @@ BF16_GAINS = {"vae", "diffusion", "clip"}
 # Flags that a continued run may change: they decide where and how long, not what is learnt.
 _FREE_FLAGS = {
     *("resume", "quick", "epochs", "out_dir", "data_dir", "device", "no_cuda", "num_workers"),
-    *("sample_every", "save_recon"),
+    *("sample_every", "save_recon", "ddim_steps", "ddim_eta", "guidance_scale"),
 }
 
 
@@ -63,6 +63,15 @@ def has_native_bf16(device: torch.device) -> bool:
         has = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch cannot tell, and gets float32
         return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two nested dicts of tensors and plain values hold the same."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a.cpu(), b.cpu())
+    return bool(a == b)
 
 
 def learning_rate(peak: float, step: int, total: int) -> float:
@@ -200,8 +209,9 @@ class Run:
                     self._save_and_stop()
         self._sum_over_processes()
         self._check_finite()
+        stop = self.world.any(self._stop, self.device)
         self._busy = False
-        if self._stop:
+        if stop or self._stop:
             self._save_and_stop()
 
     def step(self, loss: Tensor, **parts: Tensor) -> None:
@@ -209,8 +219,7 @@ class Run:
 
         loss: the mean over this process's rows; so are the parts, which are only logged.
         """
-        rows = self.world.rows(self._batch_size)
-        n_rows = rows.stop - rows.start
+        n_rows = self.world.share(self._batch_size)
         self.optimizer.zero_grad()
         # DDP averages over processes; weighted like this, that is the mean over the whole batch.
         (loss * (n_rows * self.world.size / self._batch_size)).backward()
@@ -336,6 +345,12 @@ class Run:
                     f"{self.latest} was trained with --{name.replace('_', '-')} {then.get(name)}, not {now[name]}: "
                     "repeat the flags of its first run, or leave out --resume to start anew"
                 )
+        for name in self.extra.keys() & {"vae", "clip"}:
+            if not _equal(checkpoint["extra"][name], self.extra[name]):
+                raise UsageError(
+                    f"{self.latest} was trained with another {name} than the one in --{name}-ckpt now: "
+                    "give that one, or leave out --resume to start anew"
+                )
         restore(self.model, checkpoint["model"], self.latest)
         if self.ema is not None:
             restore(self.ema.module, weights(checkpoint), self.latest)
@@ -384,7 +399,8 @@ class Run:
         if self.world.is_main:
             self._busy = True
             self.save(self.latest)
-            command = shlex.join(["python", *(arg for arg in sys.argv if arg != "--resume"), "--resume"])
+            launcher = ["python"] if self.world.size == 1 else ["torchrun", "--nproc-per-node", str(self.world.size)]
+            command = shlex.join([*launcher, *(arg for arg in sys.argv if arg != "--resume"), "--resume"])
             self.say(
                 f"stopped after {self.epoch} epochs and {self._steps_done} steps; saved {self.latest}; "
                 f"to continue: {command}"

@@ -41,8 +41,11 @@ class ConvVAE(nn.Module):
 
         mu, logvar: (B, D).  Returns z (B, D), with fresh noise for every element, in eval mode too.
         """
+        # TODO(reparameterize): write the draw as a function of mu, logvar and standard noise. About 2 lines.
+        ### BEGIN SOLUTION
         # z = μ + σ ε
         return mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+        ### END SOLUTION
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents (B, D) -> images (B, C, 32, 32) in [0, 1]."""
@@ -59,8 +62,11 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
 
     mu, logvar: (B, D).  Returns (B,): summed over the latent dimensions, one value per sample.
     """
+    # TODO(kl): the closed form for two Gaussians with diagonal covariance. About 1 line.
+    ### BEGIN SOLUTION
     # ½ Σ (μ² + σ² - 1 - log σ²)
     return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(dim=1)
+    ### END SOLUTION
 
 
 def vae_loss(

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from HW3.files import write_atomically
 
@@ -55,6 +54,8 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def _grid(images: Tensor, columns: int) -> Image.Image:
+    from torchvision.utils import make_grid  # a second to import, and `--help` draws nothing
+
     grid = to_uint8(make_grid(images.detach().cpu().float(), nrow=columns, padding=2, pad_value=0.5))
     if images.shape[1] == 1:  # grey in, grey out: exact in a GIF, whose palette has 256 colours
         return Image.fromarray(grid[0].numpy())

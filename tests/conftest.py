@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from harness import KINDS, Tiny, assert_succeeds, run_here, script
+
+pytest.register_assert_rewrite("harness")
+
+from harness import KINDS, Tiny, assert_succeeds, run_here, script  # noqa: E402
 
 # As many tests run at once as there are cores, and sums are the same on every machine.
 torch.set_num_threads(1)

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from argparse import Namespace
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -45,6 +46,9 @@ _SMALL = {
 }
 
 
+_NOT_INHERITED = {"HW3_DATA_DIR", "PYTHONUNBUFFERED", "PYTHONWARNINGS"}
+
+
 class Tiny:
     """The smallest runs that still do everything, and where their checkpoints lie."""
 
@@ -72,8 +76,8 @@ def script(kind: str) -> str:
 
 
 def child_env(**env: str) -> dict[str, str]:
-    """This environment without what would change a script's defaults, and with one thread per process."""
-    inherited = {name: value for name, value in os.environ.items() if name != "HW3_DATA_DIR"}
+    """This environment without what would change a script's behaviour, and with one thread per process."""
+    inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     return {**inherited, "OMP_NUM_THREADS": "1", **env}
 
 
@@ -89,13 +93,20 @@ def run_here(name: str, *flags: object) -> CompletedProcess[str]:
     """What `python NAME FLAGS...` does, in this process: its exit code, its stdout and its stderr."""
     out, err = io.StringIO(), io.StringIO()
     argv = [name, *map(str, flags)]
-    with _as_found(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        _as_found(),
+        warnings.catch_warnings(record=True) as warned,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        warnings.simplefilter("always", UserWarning)  # as in a script; not into pytest's own list
         sys.argv = argv
         try:
             run_main(importlib.import_module(name.removesuffix(".py")).main)
         except SystemExit as stop:
             code = stop.code or 0
-    return CompletedProcess(argv, code, out.getvalue(), err.getvalue())
+    shown = [f"{w.filename}:{w.lineno}: {w.message}\n" for w in warned if issubclass(w.category, UserWarning)]
+    return CompletedProcess(argv, code, out.getvalue(), "".join(shown) + err.getvalue())
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from harness import (
     KINDS,
     LATEST,
@@ -26,6 +27,10 @@ from harness import (
     script,
 )
 
+import HW3.checkpoints
+import HW3.training
+import HW3.viz
+from HW3.files import write_atomically
 from HW3.training import Run
 
 
@@ -151,10 +156,41 @@ def test_a_real_ctrl_c(tiny, tmp_path):
     name, again = command_in("".join(seen) + rest)
     assert (name, again) == ("train_latent_diffusion.py", [*flags, "--resume"])
     position = load(tmp_path / LATEST["latent_diffusion"])["position"]
-    assert position["epoch"] >= 2
+    assert 2 <= position["epoch"] < 50
     finished = run_here(name, *again, "--epochs", position["epoch"] + 1)
     assert_succeeds(finished)
     assert len(metrics(tmp_path)) == position["epoch"] + 1
+
+
+@pytest.mark.parametrize("written", ["nothing", "metrics.jsonl", "loss.png", "convae_best.pt"])
+def test_killed_between_the_files_of_an_epoch(written, tiny, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    last_epoch = []
+
+    def end_epoch(run, **values):
+        last_epoch.extend([run] if run.epoch == 1 else [])
+        if last_epoch and written == "nothing":
+            raise Killed
+        original_end(run, **values)
+
+    def write(path, content):
+        write_atomically(path, content)
+        if last_epoch and path.name == written:
+            raise Killed
+
+    original_end = Run.end_epoch
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "end_epoch", end_epoch)
+        for module in (HW3.training, HW3.viz, HW3.checkpoints):
+            patch.setattr(module, "write_atomically", write)
+        with pytest.raises(Killed):
+            run_here("train_vae.py", *tiny.flags("vae", tmp_path))
+
+    assert_succeeds(run_here("train_vae.py", *tiny.flags("vae", tmp_path), "--resume"))
+    for name in ("convae_latest.pt", "convae_best.pt"):
+        assert_same_run(tmp_path, tiny.out_dir("vae"), name)
 
 
 # -- what --resume refuses ---------------------------------------------------------------------------
@@ -205,3 +241,16 @@ def test_flags_that_do_not_move_training_may_change(tiny, tmp_path, monkeypatch)
     more = ("--sample-every", 0, "--no-save-recon", "--device", "cpu", "--data-dir", tmp_path, "--num-workers", 2)
     assert_succeeds(run_here("train_vae.py", *tiny.flags("vae", tmp_path), *more, "--resume"))
     assert_same_run(tmp_path, tiny.out_dir("vae"), LATEST["vae"])
+
+
+@pytest.mark.parametrize("part", ["vae", "clip"])
+def test_a_frozen_model_that_was_trained_anew_is_noticed(tiny, tmp_path, part):
+    """The same path, other weights: going on would mix two latent spaces, or two sets of texts."""
+    frozen = tmp_path / "frozen.pt"
+    state = load(tiny.checkpoint(part))
+    torch.save(state, frozen)
+    flags = [*tiny.flags("tiny_sd", tmp_path / "run"), f"--{part}-ckpt", frozen]
+    assert_succeeds(run_here(script("tiny_sd"), *flags, "--epochs", 1))
+    next(iter(state["model"].values())).add_(1)
+    torch.save(state, frozen)
+    assert_one_line(run_here(script("tiny_sd"), *flags, "--epochs", 2, "--resume"), 2, f"another {part}", "--resume")

@@ -1,0 +1,142 @@
+"""What every check shares: the code under test, the first look at the machine, and the points at the end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:  # at run time only after the machine has been looked at
+    from grading.cases import Case
+    from grading.submission import Submission
+
+ROOT = Path(__file__).resolve().parents[1]
+SECONDS = 30  # for one case; right answers take milliseconds
+
+if str(ROOT) not in sys.path:  # an IDE may start pytest anywhere
+    sys.path.insert(0, str(ROOT))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """A broken machine must not be mistaken for a broken answer."""
+    problem = _environment_problem()
+    if problem:
+        pytest.exit(f"the checks cannot run here: {problem}", returncode=2)
+
+
+def _environment_problem() -> str | None:
+    missing = [name for name in ("HW3", "grading", "train_tiny_sd.py") if not (ROOT / name).exists()]
+    if missing:
+        return f"{', '.join(missing)} not found beside the folder grading/: run this in the assignment's folder"
+    try:
+        import numpy  # noqa: F401
+        import torch
+    except ImportError as error:
+        return f"{error.name} is not installed: pip install -r requirements.txt, or activate .venv"
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
+        return f"torch {torch.__version__} is too old, 2.6 is needed: pip install --upgrade torch torchvision"
+    import HW3
+
+    found = Path(HW3.__file__).resolve().parent
+    if found != ROOT / "HW3":
+        return f"`import HW3` finds {found}, not the folder beside grading/: run pytest from {ROOT}"
+    return None
+
+
+@pytest.fixture(scope="session")
+def submission() -> Submission:
+    """The student's code, in this process: tracebacks and debuggers work as usual."""
+    from grading.submission import Submission
+
+    return Submission()
+
+
+@pytest.fixture
+def check(
+    submission: Submission, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> Callable[[Case], None]:
+    """Judge one case; fail with a message that says what was asked, what came back, and what to look at again."""
+    from grading.feedback import message, mistakes
+    from grading.judge import run_and_judge
+    from grading.rubric import load_rubric
+    from grading.submission import SubmissionError
+
+    functions, hints = load_rubric().functions, mistakes()
+
+    def check_case(case: Case) -> None:
+        function = functions.get(case.id)  # whole samplers belong to no id and carry no points
+        if function is not None:
+            record_property("graded", [case.id, case.group, case.hidden])
+        try:
+            with time_limit(0 if request.config.getoption("usepdb") else SECONDS):
+                verdict = run_and_judge(submission, case)
+        except NotImplementedError as error:
+            if function is None:
+                pytest.skip(f"waits for {str(error).partition(':')[0]}")
+            pytest.fail(str(error), pytrace=False)
+        except (SubmissionError, OutOfTime) as error:
+            pytest.fail(f"{case.id}: {error}", pytrace=False)
+        if not verdict.passed:
+            pytest.fail(message(function, case, verdict, hints), pytrace=False)
+
+    return check_case
+
+
+class OutOfTime(BaseException):
+    """A case took too long. Not an Exception, so that a submission's `except Exception` does not swallow it."""
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Raise OutOfTime after that long; 0 for no limit. Without SIGALRM (Windows) there is none."""
+    if not seconds or not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise OutOfTime(f"no answer within {seconds} seconds: is there a loop that does not end?")
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Points per id, from the cases that ran."""
+    from grading.rubric import load_rubric, score
+
+    outcomes: dict[tuple[str, bool], list[tuple[str, bool]]] = defaultdict(list)
+    for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
+        graded = dict(report.user_properties).get("graded")
+        if graded and report.when == "call":
+            id, group, hidden = graded
+            outcomes[id, hidden].append((group, report.passed))
+    if not outcomes:
+        return
+    rubric = load_rubric()
+    terminalreporter.section("points")
+    for hidden in (False, True):
+        ids = [id for id in rubric.functions if (id, hidden) in outcomes]
+        if not ids:
+            continue
+        points = {id: score(rubric.functions[id], outcomes[id, hidden]) for id in ids}
+        possible = sum(rubric.functions[id].points for id in ids)
+        kind = "hidden" if hidden else "public"
+        for id in ids:
+            passed = sum(ok for _, ok in outcomes[id, hidden])
+            cases = f"{passed}/{len(outcomes[id, hidden])} {kind} cases"
+            terminalreporter.write_line(f"{id:<16}{points[id]:>6g} / {rubric.functions[id].points:<4g}{cases}")
+        terminalreporter.write_line(f"{'total':<16}{sum(points.values()):>6g} / {possible:<4g}on the {kind} cases")
+    if not any(hidden for _, hidden in outcomes):
+        terminalreporter.write_line("The grade comes from other inputs; an answer that is right passes those too.")

@@ -1,0 +1,303 @@
+"""Calls the code under test. Arrays go in, arrays come out; nothing in here knows what is right.
+
+Each function below is one kind of call. It gets a `Submission`, plain parameters and arrays, and returns arrays: the
+results and, under `after/...`, the arguments as the call left them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import namedtuple
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from grading.submission import Submission, SubmissionError
+
+Arrays = dict[str, np.ndarray]
+VAE, DIFFUSION, TINY_SD = "HW3/vae.py", "HW3/diffusion.py", "train_tiny_sd.py"
+
+
+def run(
+    submission: Submission, call: str, params: dict[str, Any], arrays: Arrays, standins: dict | None = None
+) -> Arrays:
+    """Do one call. standins: {sibling: {"in": arrays, "out": arrays}}, answers for other graded functions.
+
+    Raises SubmissionError for results of the wrong kind; what the submission raises itself passes through.
+    """
+    torch.manual_seed(params.get("seed", 0))
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    results = CALLS[call](submission, params, tensors, standins or {})
+    after = {f"after/{name}": tensor for name, tensor in tensors.items()}
+    return {name: tensor.detach().numpy() for name, tensor in {**results, **after}.items()}
+
+
+# -- the graded functions of the diffusion process ---------------------------------------------------
+
+
+def q_sample(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
+    diffusion = make_diffusion(submission, params, standins)
+    return {"x_t": _call(submission.method(diffusion, "q_sample"), x["x0"], x["t"], *_given(x, "noise"))}
+
+
+def predict_x0(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
+    diffusion = make_diffusion(submission, params, standins)
+    return {"x0": _call(submission.method(diffusion, "predict_x0"), x["x_t"], x["t"], x["eps"])}
+
+
+def q_posterior(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
+    diffusion = make_diffusion(submission, params, standins)
+    result = _call(submission.method(diffusion, "q_posterior"), x["x0"], x["x_t"], x["t"], kind=tuple)
+    if len(result) != 2:
+        raise SubmissionError(f"q_posterior returned {len(result)} values, where (mean, variance) is asked for")
+    mean, variance = (_tensor(part, f"q_posterior's {name}") for part, name in zip(result, ("mean", "variance")))
+    return {"mean": mean, "variance": variance}
+
+
+def ddpm_step(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
+    diffusion = make_diffusion(submission, params, standins)
+    return {"x_prev": _call(submission.method(diffusion, "ddpm_step"), x["x_t"], x["t"], x["eps"], x["noise"])}
+
+
+def ddim_step(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
+    diffusion = make_diffusion(submission, params, standins)
+    step = submission.method(diffusion, "ddim_step")
+    options = {"eta": params["eta"], "noise": x.get("noise")}
+    return {"x_prev": _call(step, x["x_t"], x["t"], x["t_prev"], x["eps"], **options)}
+
+
+def make_diffusion(submission: Submission, params: dict, standins: dict, model: Any = None) -> Any:
+    """The submission's GaussianDiffusion on the schedule in `params`, with stand-ins where there are any."""
+    config = submission.get(DIFFUSION, "DiffusionConfig")(
+        **{name: params[name] for name in ("timesteps", "beta_start", "beta_end", "prediction") if name in params}
+    )
+    diffusion = submission.get(DIFFUSION, "GaussianDiffusion")(model, config)
+    for name, answers in standins.items():
+        setattr(diffusion, name, StandIn(name, getattr(diffusion, name, None), answers))
+    return diffusion
+
+
+class StandIn:
+    """Answers for a graded function that another one calls, by row and by value.
+
+    Rows of arguments that it knows get its answer; anything else goes to the submission's own function.
+    """
+
+    def __init__(self, name: str, original: Callable[..., Any] | None, answers: dict[str, Arrays]) -> None:
+        self.original = original
+        self.parameters = list(answers["in"])
+        self.inputs = [torch.from_numpy(array) for array in answers["in"].values()]
+        self.outputs = {key: torch.from_numpy(array) for key, array in answers["out"].items()}
+        self.result = namedtuple(name, self.outputs) if len(self.outputs) > 1 else None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        given = [*args, *(kwargs[name] for name in self.parameters[len(args) :] if name in kwargs)]
+        rows = self._rows(given)
+        if rows is None:
+            if self.original is None:
+                raise SubmissionError("a function that this one calls is missing")
+            return self.original(*args, **kwargs)
+        like = next(arg for arg in given if arg.is_floating_point())
+        parts = [output[rows].to(like.dtype) for output in self.outputs.values()]
+        return self.result(*parts) if self.result else parts[0]
+
+    def _rows(self, given: list[Any]) -> Tensor | None:
+        """Which known row each row of the arguments is, or None unless all are known."""
+        if len(given) != len(self.inputs) or not all(isinstance(arg, Tensor) for arg in given):
+            return None
+        same = None
+        for arg, known in zip(given, self.inputs):
+            if arg.shape[1:] != known.shape[1:] or arg.dim() == 0:
+                return None
+            a = arg.detach().double().reshape(len(arg), 1, -1)
+            b = known.double().reshape(1, len(known), -1)
+            equal = ((a - b).abs() <= 1e-3 + 1e-3 * b.abs()).all(dim=-1)  # (rows given, rows known)
+            same = equal if same is None else same & equal
+        return same.int().argmax(dim=1) if bool(same.any(dim=1).all()) else None
+
+
+# -- the VAE -----------------------------------------------------------------------------------------
+
+
+def kl_divergence(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
+    """The values, and the gradient of their weighted sum."""
+    leaves, given = _leaves(x, "mu", "logvar")
+    kl = _call(submission.get(VAE, "kl_divergence"), *given)
+    results = {"kl": kl}
+    if kl.shape == x["weight"].shape:
+        results |= _gradients((kl * x["weight"]).sum(), leaves)
+    x["mu"], x["logvar"] = given
+    return results
+
+
+def reparameterize(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
+    """Two draws at the same inputs, and the gradients of the weighted sum of the first."""
+    cls = submission.get(VAE, "ConvVAE")
+    with torch.device("meta"):  # millions of weights that the draw does not use need no values
+        vae = cls(latent_dim=x["mu"].shape[1])
+    vae = vae.to_empty(device="cpu")
+    vae.train(params["train"])
+    draw = submission.method(vae, "reparameterize")
+    leaves, given = _leaves(x, "mu", "logvar")
+    z = _call(draw, *given)
+    results = {"z": z}
+    if z.shape == x["weight"].shape:
+        results |= _gradients((z * x["weight"]).sum(), leaves)
+    results["again"] = _call(draw, *given)
+    x["mu"], x["logvar"] = given
+    return results
+
+
+def _leaves(x: dict[str, Tensor], *names: str) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """What gathers the gradients of some arguments, and the arguments: results of a network, as in training."""
+    leaves = {name: x[name].clone().requires_grad_() for name in names}
+    return leaves, [leaf.clone() for leaf in leaves.values()]
+
+
+def _gradients(total: Tensor, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """d total / d input, zeros where nothing reaches it."""
+    if total.requires_grad:
+        total.backward()
+    return {
+        f"grad_{name}": torch.zeros_like(value) if value.grad is None else value.grad for name, value in inputs.items()
+    }
+
+
+# -- the conditional denoiser ------------------------------------------------------------------------
+
+
+def guided_eps(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
+    return {"eps": _call(submission.get(TINY_SD, "guided_eps"), x["eps_cond"], x["eps_uncond"], params["scale"])}
+
+
+def conditioning(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
+    """The network at random parameters: its output, its output when each input changes, its gradients.
+
+    `rows` is its output for a slice of the rows alone.
+    """
+    net = _make_net(submission, x["x"], x["cond"], params)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.normal_(std=0.3)
+    net = net.to(x["x"].dtype).eval()
+    inputs = {name: x[name] for name in ("x", "t", "cond")}
+    cond = x["cond"].clone().requires_grad_()
+    out = _call(net, x["x"], x["t"], cond)
+    if out.requires_grad:
+        out.square().sum().backward()
+    reached = sum(1 for p in net.parameters() if p.grad is not None and p.grad.abs().sum() > 0)
+    results = {
+        "out": out,
+        "grad_cond": torch.zeros_like(cond) if cond.grad is None else cond.grad,
+        "params_reached": torch.tensor(reached),
+    }
+    with torch.no_grad():
+        for name in inputs:
+            results[f"out_other_{name}"] = _call(net, **{**inputs, name: x[f"other_{name}"]})
+        results["rows"] = _call(net, **{name: value[slice(*params["rows"])] for name, value in inputs.items()})
+    return results
+
+
+def train_conditioning(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
+    """A short training on the batches that are sent; then the predictions on other inputs."""
+    net = _make_net(submission, x["x"][0], x["cond"][0], params)
+    optimizer = torch.optim.Adam(net.parameters(), lr=params["lr"], fused=True)
+    for x_t, t, cond, target in zip(x["x"], x["t"], x["cond"], x["target"]):
+        loss = (_call(net, x_t, t, cond) - target).square().mean()
+        optimizer.zero_grad()
+        if loss.requires_grad:
+            loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        return {"eps": _call(net.eval(), x["test_x"], x["test_t"], x["test_cond"])}
+
+
+def _make_net(submission: Submission, x: Tensor, cond: Tensor, params: dict) -> nn.Module:
+    cls = submission.get(TINY_SD, "EpsMLPCond")
+    return cls(x.shape[-1], cond.shape[-1], params.get("time_dim", 16), params.get("hidden_dim", 32))
+
+
+# -- whole samplers ----------------------------------------------------------------------------------
+
+
+class Spy(nn.Module):
+    """A network of fixed form, eps = a x + b + c mean(cond), that records what it is given."""
+
+    def __init__(self, a: Tensor, b: Tensor, c: float) -> None:
+        super().__init__()
+        self.a, self.b, self.c = a, b, c
+        self.seen: dict[str, list[Tensor]] = {"x": [], "t": [], "cond": []}
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        self.seen["x"].append(x.clone())
+        self.seen["t"].append(t.clone())
+        level = [-1, *[1] * (x.dim() - 1)]
+        eps = self.a[t].view(level) * x + self.b[t].view(level)
+        if cond is not None:
+            self.seen["cond"].append(cond.clone())
+            eps = eps + self.c * cond.mean(dim=-1).view(level)
+        return eps
+
+
+def sample(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
+    """A whole sampler around `Spy`: the samples, and everything that the network saw."""
+    spy = Spy(x["a"], x["b"], params["c"])
+    diffusion = make_diffusion(submission, params, standins, spy)
+    draw = submission.method(diffusion, f"sample_{params['sampler']}")
+    options = {name: params[name] for name in ("steps", "eta") if name in params}
+    shape = tuple(params["shape"])
+    samples = _call(draw, params["batch_size"], "cpu", cond=x.get("cond"), shape=shape, **options)
+    seen = {f"seen_{name}": torch.stack(calls) for name, calls in spy.seen.items() if calls}
+    return {"samples": samples, **seen}
+
+
+# -- calling, and looking at what came back ------------------------------------------------------------
+
+
+def _call(function: Callable[..., Any], *args: Any, kind: type = Tensor, **kwargs: Any) -> Any:
+    """Call a function of the submission; its result must be of the kind that was asked for."""
+    name = getattr(function, "__name__", type(function).__name__)
+    target = function.forward if isinstance(function, nn.Module) else function
+    try:
+        signature = inspect.signature(target)
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        how = f"{len(args)} arguments" + (f" and {', '.join(kwargs)}" if kwargs else "")
+        raise SubmissionError(f"`{name}{signature}` cannot be called as the assignment does, with {how}") from None
+    result = function(*args, **kwargs)
+    if kind is tuple:
+        if not isinstance(result, tuple):
+            raise SubmissionError(f"{name} returned {_what(result)}, where a pair of tensors is asked for")
+        return result
+    return _tensor(result, name)
+
+
+def _tensor(value: Any, name: str) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise SubmissionError(f"{name} returned {_what(value)}, where a tensor is asked for")
+    return value
+
+
+def _what(value: Any) -> str:
+    if value is None:
+        return "None (is there a `return`?)"
+    if isinstance(value, np.ndarray):
+        return "a numpy array"
+    article = "an" if type(value).__name__[0] in "aeiou" else "a"
+    return f"{article} {type(value).__name__}"
+
+
+def _given(x: dict[str, Tensor], *names: str) -> list[Tensor]:
+    return [x[name] for name in names if name in x]
+
+
+CALLS: dict[str, Callable[[Submission, dict, dict[str, Tensor], dict], dict[str, Tensor]]] = {
+    function.__name__: function
+    for function in (
+        *(q_sample, predict_x0, q_posterior, ddpm_step, ddim_step),
+        *(kl_divergence, reparameterize, guided_eps, conditioning, train_conditioning, sample),
+    )
+}

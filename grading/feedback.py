@@ -1,0 +1,31 @@
+"""What a student reads about a failed case."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from grading.cases import Case
+from grading.judge import Verdict, describe
+from grading.rubric import Function
+
+MISTAKES = Path(__file__).parent / "cases" / "mistakes.json"
+
+
+def mistakes() -> dict[str, dict[str, str]]:
+    """id -> name of a known mistake -> what to tell its author."""
+    return json.loads(MISTAKES.read_text(encoding="utf-8"))
+
+
+def message(function: Function | None, case: Case, verdict: Verdict, hints: dict[str, dict[str, str]]) -> str:
+    """What was asked, on which input, what came back, and the idea to revisit. function: None for whole samplers."""
+    if function is None:
+        return (
+            f"sample_{case.params['sampler']}: {verdict.problem}\n  asked:   {describe(case)}\n"
+            "  revisit: the loop is given; a wrong step, a changed sampler, or a changed table would explain this"
+        )
+    hint = hints.get(case.id, {}).get(verdict.mistake or "")
+    lines = [f"{function.id} ({function.name} in {function.file}): {verdict.problem}"]
+    lines.append(f"  asked:   {describe(case)}")
+    lines.append(f"  mistake: {hint}" if hint else f"  revisit: {function.idea}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""What students never receive."""
