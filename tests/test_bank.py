@@ -111,6 +111,14 @@ def test_wheat_passes_everything(entry):
     assert [(case.id, case.name, verdict(entry, case).problem) for case in lost(entry, cases)] == []
 
 
+DEAF = ("deaf_to_text", "deaf_to_time", "deaf_to_latent", "returns_latent", "returns_zeros")
+
+
+@named([entry for entry in CHAFFS if entry.id == "conditioning" and entry.name in DEAF])
+def test_a_deaf_network_passes_no_case(entry):
+    assert [case.name for case in cases_of("conditioning") if verdict(entry, case).passed] == []
+
+
 @pytest.mark.parametrize("id", PLACES)
 def test_no_case_is_dead_weight(id):
     """A case on which no wrong answer fails proves nothing."""
