@@ -30,6 +30,7 @@ class Function:
     before: str
     idea: str
     weights: dict[str, float]
+    public: list[str]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def load_rubric(path: Path = Path(__file__).parent / "rubric.toml") -> Rubric:
     for function in functions.values():
         if function.file not in raw["submit"]:
             raise RubricError(f"{path}: {function.id} is in {function.file}, which is not in `submit`")
+        if not set(function.public) <= function.weights.keys():
+            raise RubricError(f"{path}: {function.id} has a public group without a weight")
         if not function.weights or min(function.weights.values()) <= 0:
             raise RubricError(f"{path}: {function.id} needs a positive weight for every group")
     return Rubric(raw["title"], tuple(raw["submit"]), raw["max_file_bytes"], functions)

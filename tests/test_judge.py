@@ -142,7 +142,7 @@ def test_the_rubric_covers_the_cases_and_adds_up():
         assert (function.file, function.name) == PLACES[id]
         groups = {case.group for case in all_cases(id) if case.hidden}
         assert groups == set(function.weights), id
-        assert {case.group for case in all_cases(id) if not case.hidden} <= groups
+        assert {case.group for case in all_cases(id) if not case.hidden} == set(function.public), id
 
 
 def test_points_are_shares_of_group_weights():
@@ -160,7 +160,8 @@ def test_points_are_shares_of_group_weights():
     [
         ('id = "kl"', 'id = "q-sample"', "twice"),
         ('file = "HW3/vae.py"', 'file = "HW3/data.py"', "not in `submit`"),
-        ("weights = { moderate = 6, extreme = 4 }", "weights = { moderate = 0 }", "positive weight"),
+        ("weights = { moderate = 6, extreme = 4 }", "weights = { moderate = 1, extreme = 0 }", "positive weight"),
+        ('public = ["moderate", "extreme"]', 'public = ["easy"]', "public group without a weight"),
     ],
 )
 def test_a_rubric_that_contradicts_itself_is_refused(tmp_path, old, new, says):

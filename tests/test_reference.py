@@ -9,10 +9,11 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from harness import ROOT
 
+from grading.cases import all_cases
 from grading.hidden import reference as ref
-from grading.hidden.make_cases import DDIM_HOSTILE, DEFAULT, HOSTILE
+from grading.hidden.make_cases import HIDDEN_SIDE, PUBLIC_SIDE, USUAL
 
-SCHEDULES = [HOSTILE, DEFAULT, DDIM_HOSTILE]
+SCHEDULES = [PUBLIC_SIDE.basic.hostile, HIDDEN_SIDE.ddpm.hostile, PUBLIC_SIDE.ddim.hostile, USUAL]
 
 
 def scheduler_options(s):
@@ -46,7 +47,7 @@ def test_ddpm_step_is_diffusers(s):
         noise = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).numpy()
         step = theirs.step(*_tensors(eps), t, *_tensors(x_t), generator=torch.Generator().manual_seed(3))
         ours = ref.ddpm_step(s, x_t, rows, eps, noise)
-        np.testing.assert_allclose(ours, step.prev_sample.numpy(), atol=2e-3 if s is DEFAULT else 1e-4, err_msg=str(t))
+        np.testing.assert_allclose(ours, step.prev_sample.numpy(), atol=2e-3 if s is USUAL else 1e-4, err_msg=str(t))
         np.testing.assert_allclose(
             ref.predict_x0(s, x_t, rows, eps), step.pred_original_sample.numpy(), rtol=1e-3, atol=1e-4
         )
@@ -65,7 +66,7 @@ def test_ddim_step_is_diffusers(s, eta):
             before = max(t - stride, -1)
             rows = np.full(len(x_t), t)
             ours = ref.ddim_step(s, x_t, rows, np.full(len(x_t), before), eps, eta, noise if eta else None)
-            np.testing.assert_allclose(ours, step.prev_sample.numpy(), rtol=1e-3, atol=2e-3 if s is DEFAULT else 1e-4)
+            np.testing.assert_allclose(ours, step.prev_sample.numpy(), rtol=1e-3, atol=2e-3 if s is USUAL else 1e-4)
 
 
 def _tensors(*arrays):
@@ -93,3 +94,34 @@ def test_cases_are_regenerated_byte_for_byte(tmp_path):
         assert files == sorted(path.name for path in (ROOT / kept).iterdir())
         for file in files:
             assert (made / file).read_bytes() == (ROOT / kept / file).read_bytes(), file
+
+
+def test_steps_are_checked_on_schedules_of_their_own():
+    """A stand-in's answers must answer nothing that is graded elsewhere."""
+    basic = {s for side in (PUBLIC_SIDE, HIDDEN_SIDE) for s in (side.basic.hostile, side.basic.default)}
+    steps = {
+        s for side in (PUBLIC_SIDE, HIDDEN_SIDE) for family in (side.ddpm, side.ddim) for s in vars(family).values()
+    }
+    assert not basic & steps
+    for s in basic | steps:
+        assert s.alpha_bars[-1] >= 1e-5, s
+
+
+def test_graded_inputs_are_fair_and_no_expectation_is_an_input():
+    for case in all_cases():
+        floats = [array for array in case.inputs.values() if array.dtype.kind == "f"]
+        assert all(np.abs(array).max() <= 6 for array in floats if case.check not in ("toy", "sample"))
+        for want in case.expected.values() if case.check == "value" else ():
+            answers = [a for side in case.standins.values() for a in side["out"].values()]
+            for other in [*floats, *answers, np.zeros_like(want)]:
+                assert other.shape != want.shape or np.abs(other - want).max() > 1e-2, (case.id, case.name)
+
+
+def test_public_and_hidden_cases_share_no_input():
+    public, hidden = ([case for case in all_cases() if case.hidden == side] for side in (False, True))
+    for case in hidden:
+        for other in public:
+            for name in case.inputs.keys() & other.inputs.keys() - {"t", "t_prev"}:
+                a, b = case.inputs[name], other.inputs[name]
+                if len(np.unique(a)) > 3:
+                    assert a.shape != b.shape or not np.allclose(a, b), (case.id, case.name, name)

@@ -10,7 +10,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,6 @@ from grading.cases import HIDDEN, PUBLIC, Arrays, Case, save_cases
 from grading.hidden import reference as ref
 from grading.hidden.reference import Schedule
 from grading.judge import CHECKS
-
-# Small T and large betas: here every correct variant agrees to 5e-7 and almost every mistake is beyond 9e-2.
-HOSTILE = Schedule(8, 0.05, 0.6)
-DEFAULT = Schedule(1000, 1e-4, 0.02)
-# Steps are checked where the functions that they call are not, so that a stand-in's answers answer nothing else.
-DDPM_HOSTILE, DDPM_DEFAULT = Schedule(9, 0.06, 0.55), Schedule(1000, 1e-4, 0.0195)
-DDIM_HOSTILE, DDIM_DEFAULT = Schedule(10, 0.04, 0.5), Schedule(1000, 1e-4, 0.0185)
 
 HOSTILE_TOLERANCE, DEFAULT_TOLERANCE = (1e-4, 1e-4), (2e-3, 1e-4)
 
@@ -47,6 +40,55 @@ PUBLIC_LAYOUTS: list[Layout] = [
     ("dtype/float64", (6, 3), "float64", "hostile"),
     ("default/images", (5, 1, 3, 4), "float32", "default"),
 ]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The two schedules of one kind of check. On the hostile one (small T, large betas) every correct variant agrees
+    to 5e-7 and almost every mistake is beyond 9e-2; on the usual one not even correct variants agree to 1e-4.
+    """
+
+    hostile: Schedule
+    default: Schedule
+
+    def pick(self, which: str) -> tuple[Schedule, tuple[float, float]]:
+        """The schedule, and the tolerance that fits it."""
+        return (self.hostile, HOSTILE_TOLERANCE) if which == "hostile" else (self.default, DEFAULT_TOLERANCE)
+
+
+@dataclass(frozen=True)
+class Side:
+    """What makes public cases public and hidden ones hidden: their seed, layouts and schedules.
+
+    Steps are checked on schedules (ddpm, ddim) on which the functions that they call (basic) are not checked, on
+    either side, so that a stand-in's answers answer nothing else.
+    """
+
+    seed: int
+    layouts: list[Layout]
+    basic: Family
+    ddpm: Family
+    ddim: Family
+    is_public: bool
+
+
+USUAL = Schedule(1000, 1e-4, 0.02)
+PUBLIC_SIDE = Side(
+    100,
+    PUBLIC_LAYOUTS,
+    basic=Family(Schedule(8, 0.05, 0.6), USUAL),
+    ddpm=Family(Schedule(9, 0.06, 0.55), Schedule(1000, 1e-4, 0.0195)),
+    ddim=Family(Schedule(10, 0.04, 0.5), Schedule(1000, 1e-4, 0.0185)),
+    is_public=True,
+)
+HIDDEN_SIDE = Side(
+    200,
+    HIDDEN_LAYOUTS,
+    basic=Family(Schedule(7, 0.08, 0.55), USUAL),
+    ddpm=Family(Schedule(8, 0.07, 0.5), Schedule(1000, 1e-4, 0.019)),
+    ddim=Family(Schedule(11, 0.03, 0.45), Schedule(1000, 1e-4, 0.018)),
+    is_public=False,
+)
 
 
 class Draw:
@@ -79,41 +121,42 @@ class Draw:
 # -- one function per id ---------------------------------------------------------------------------------
 
 
-def q_sample_cases(draw: Draw, layouts: list[Layout]) -> Iterator[Case]:
-    for name, shape, dtype, which in layouts:
-        s, tolerance = (HOSTILE, HOSTILE_TOLERANCE) if which == "hostile" else (DEFAULT, DEFAULT_TOLERANCE)
+def q_sample_cases(draw: Draw, side: Side) -> Iterator[Case]:
+    for name, shape, dtype, which in side.layouts:
+        s, tolerance = side.basic.pick(which)
         x0, t, noise = draw.normal(*shape), draw.t(shape[0], s.timesteps), draw.normal(*shape)
         inputs = _cast(dtype, x0=x0, t=t, noise=noise)
         expected = {"x_t": ref.q_sample(s, x0, t, noise)}
         yield Case("q-sample", name, "q_sample", "value", s.params(), inputs, expected, tolerance)
-    x0, t = np.full((400, 16), 2.5), draw.rng.integers(0, 8, size=400)
-    bar = HOSTILE.bar(t, x0)
+    s = side.basic.hostile
+    x0, t = np.full((400, 16), 2.5), draw.rng.integers(0, s.timesteps, size=400)
+    bar = s.bar(t, x0)
     expected = {"mean": np.sqrt(bar) * x0, "scale": np.broadcast_to(np.sqrt(1 - bar), x0.shape)}
-    inputs, params = _cast("float32", x0=x0, t=t), {**HOSTILE.params(), "seed": 1}
+    inputs, params = _cast("float32", x0=x0, t=t), {**s.params(), "seed": 1}
     yield Case("q-sample", "noise/own", "q_sample", "noise", params, inputs, _cast("float64", **expected))
 
 
-def predict_x0_cases(draw: Draw, layouts: list[Layout]) -> Iterator[Case]:
-    for name, shape, dtype, which in layouts:
-        s, tolerance = (HOSTILE, HOSTILE_TOLERANCE) if which == "hostile" else (DEFAULT, DEFAULT_TOLERANCE)
+def predict_x0_cases(draw: Draw, side: Side) -> Iterator[Case]:
+    for name, shape, dtype, which in side.layouts:
+        s, tolerance = side.basic.pick(which)
         x_t, t, eps = draw.normal(*shape), draw.t(shape[0], s.timesteps), draw.normal(*shape)
         inputs = _cast(dtype, x_t=x_t, t=t, eps=eps)
         expected = {"x0": ref.predict_x0(s, x_t, t, eps)}
         yield Case("predict-x0", name, "predict_x0", "value", s.params(), inputs, expected, tolerance)
 
 
-def posterior_cases(draw: Draw, layouts: list[Layout]) -> Iterator[Case]:
-    for name, shape, dtype, which in layouts:
-        s, tolerance = (HOSTILE, HOSTILE_TOLERANCE) if which == "hostile" else (DEFAULT, DEFAULT_TOLERANCE)
+def posterior_cases(draw: Draw, side: Side) -> Iterator[Case]:
+    for name, shape, dtype, which in side.layouts:
+        s, tolerance = side.basic.pick(which)
         x0, x_t, t = draw.normal(*shape), draw.normal(*shape), draw.t(shape[0], s.timesteps)
         mean, variance = ref.q_posterior(s, x0, x_t, t)
         inputs, expected = _cast(dtype, x0=x0, x_t=x_t, t=t), {"mean": mean, "variance": variance}
         yield Case("posterior", name, "q_posterior", "value", s.params(), inputs, expected, tolerance)
 
 
-def ddpm_step_cases(draw: Draw, layouts: list[Layout]) -> Iterator[Case]:
-    for name, shape, dtype, which in layouts:
-        s, tolerance = (DDPM_HOSTILE, HOSTILE_TOLERANCE) if which == "hostile" else (DDPM_DEFAULT, DEFAULT_TOLERANCE)
+def ddpm_step_cases(draw: Draw, side: Side) -> Iterator[Case]:
+    for name, shape, dtype, which in side.layouts:
+        s, tolerance = side.ddpm.pick(which)
         x_t, eps, noise = (draw.normal(*shape) for _ in range(3))
         t = draw.t(shape[0], s.timesteps)
         x0 = ref.predict_x0(s, x_t, t, eps)
@@ -127,10 +170,10 @@ def ddpm_step_cases(draw: Draw, layouts: list[Layout]) -> Iterator[Case]:
         yield Case("ddpm-step", name, "ddpm_step", "value", s.params(), inputs, expected, tolerance, standins)
 
 
-def ddim_step_cases(draw: Draw, layouts: list[Layout]) -> Iterator[Case]:
+def ddim_step_cases(draw: Draw, side: Side) -> Iterator[Case]:
     etas = [0.5, 0.0, 1.0]
-    for i, (name, shape, dtype, which) in enumerate(layouts):
-        s, tolerance = (DDIM_HOSTILE, HOSTILE_TOLERANCE) if which == "hostile" else (DDIM_DEFAULT, DEFAULT_TOLERANCE)
+    for i, (name, shape, dtype, which) in enumerate(side.layouts):
+        s, tolerance = side.ddim.pick(which)
         x_t, eps, noise = (draw.normal(*shape) for _ in range(3))
         t = draw.t(shape[0], s.timesteps)
         t_prev, eta = draw.t_prev(t, s.timesteps), etas[i % 3]
@@ -147,7 +190,7 @@ def ddim_step_cases(draw: Draw, layouts: list[Layout]) -> Iterator[Case]:
             {"predict_x0": _x0_standin(s, x_t, t, eps)},
         )
     # Two more where the grid matters: one step per row from every t to every earlier one.
-    s = DDIM_HOSTILE
+    s = side.ddim.hostile
     t, t_prev = np.array([(a, b) for a in range(s.timesteps) for b in range(-1, a) if (a + b) % 3 == 0]).T
     x_t, eps, noise = (draw.normal(len(t), 3) for _ in range(3))
     for group, eta in (("deterministic", 0.0), ("stochastic", 0.5)):
@@ -160,7 +203,7 @@ def ddim_step_cases(draw: Draw, layouts: list[Layout]) -> Iterator[Case]:
             expected,
             standins={"predict_x0": _x0_standin(s, x_t, t, eps)},
         )
-    x_t, eps, t = np.full((400, 16), 1.5), np.full((400, 16), -0.7), draw.rng.integers(2, 10, size=400)
+    x_t, eps, t = np.full((400, 16), 1.5), np.full((400, 16), -0.7), draw.rng.integers(2, s.timesteps, size=400)
     t_prev = t - draw.rng.integers(1, 3, size=400)
     expected = {
         "mean": ref.ddim_step(s, x_t, t, t_prev, eps, 0.5, np.zeros_like(eps)),
@@ -175,8 +218,8 @@ def ddim_step_cases(draw: Draw, layouts: list[Layout]) -> Iterator[Case]:
     )
 
 
-def kl_cases(draw: Draw, layouts: list[Layout]) -> Iterator[Case]:
-    shapes = [(6, 5), (4, 4), (1, 7), (3, 100)] if len(layouts) > 4 else [(5, 3), (4, 4)]
+def kl_cases(draw: Draw, side: Side) -> Iterator[Case]:
+    shapes = [(6, 5), (4, 4), (1, 7), (3, 100)] if not side.is_public else [(5, 3), (4, 4)]
     kinds = [("moderate", 1.0), ("extreme", 3.0)]
     for i, shape in enumerate(shapes):
         for kind, spread in kinds:
@@ -193,21 +236,21 @@ def kl_cases(draw: Draw, layouts: list[Layout]) -> Iterator[Case]:
             yield Case("kl", name, "kl_divergence", "value", {}, inputs, expected, (1e-4, 1e-4))
 
 
-def reparameterize_cases(draw: Draw, layouts: list[Layout]) -> Iterator[Case]:
+def reparameterize_cases(draw: Draw, side: Side) -> Iterator[Case]:
     modes = [("train", True, "float32"), ("eval", False, "float32"), ("dtype", False, "float64")]
     for name, train, dtype in modes:
         mu = draw.normal(512, 8)
         logvar = np.linspace(-3, 2, 8) + draw.normal(512, 8, scale=0.3)
-        weight = draw.normal(512, 8) + 0.25
+        weight = draw.normal(512, 8, scale=1.0) + 0.25
         expected = {"mean": mu, "scale": np.exp(0.5 * logvar), "weight": weight}
         inputs = _cast(dtype, mu=mu, logvar=logvar, weight=weight)
         params = {"train": train, "seed": 2}
         yield Case("reparameterize", f"{name}/512 x 8", "reparameterize", "reparameterize", params, inputs, expected)
 
 
-def guidance_cases(draw: Draw, layouts: list[Layout]) -> Iterator[Case]:
+def guidance_cases(draw: Draw, side: Side) -> Iterator[Case]:
     scales = [3.0, 7.5, 1.75, 0.25, 2.0, 3.0, 5.0]
-    for scale, (_, shape, dtype, _) in zip(scales, layouts):
+    for scale, (_, shape, dtype, _) in zip(scales, side.layouts):
         cond, uncond = draw.normal(*shape), draw.normal(*shape)
         group = "extrapolates" if scale > 1 else "interpolates"
         name = f"{group}/scale {scale:g}, {' x '.join(map(str, shape))}, {dtype}"
@@ -215,8 +258,8 @@ def guidance_cases(draw: Draw, layouts: list[Layout]) -> Iterator[Case]:
         yield Case("guidance", name, "guided_eps", "value", {"scale": scale}, inputs, expected)
 
 
-def conditioning_cases(draw: Draw, layouts: list[Layout]) -> Iterator[Case]:
-    shapes = [(6, 5, 7), (4, 4, 4), (5, 9, 3)] if len(layouts) > 4 else [(5, 4, 6), (4, 3, 3)]
+def conditioning_cases(draw: Draw, side: Side) -> Iterator[Case]:
+    shapes = [(6, 5, 7), (4, 4, 4), (5, 9, 3)] if not side.is_public else [(5, 4, 6), (4, 3, 3)]
     for i, (batch, dim, cond_dim) in enumerate(shapes):
         dtype = "float64" if i == len(shapes) - 1 else "float32"
         inputs = {"x": draw.normal(batch, dim), "t": draw.t(batch, 1000), "cond": draw.normal(batch, cond_dim)}
@@ -229,12 +272,12 @@ def conditioning_cases(draw: Draw, layouts: list[Layout]) -> Iterator[Case]:
         name = f"listens/{batch} x {dim}, text of {cond_dim}, {dtype}"
         arrays = _cast(dtype, **inputs, **others)
         yield Case("conditioning", name, "conditioning", "conditioning", params, arrays, {"like": inputs["x"]})
-    yield _toy_case(draw)
+    yield _toy_case(draw, side.basic.hostile)
 
 
-def _toy_case(draw: Draw, steps: int = 60, batch: int = 64, dim: int = 3, cond_dim: int = 6) -> Case:
+def _toy_case(draw: Draw, s: Schedule, steps: int = 60, batch: int = 64, dim: int = 3, cond_dim: int = 6) -> Case:
     """Two tight clusters, one per text. Who hears the text can tell the noise, who does not cannot."""
-    s, std, rng = HOSTILE, 0.1, draw.rng
+    std, rng = 0.1, draw.rng
     centres, texts = np.array([[2.0] * dim, [-2.0] * dim]), draw.normal(2, cond_dim, scale=1.0)
 
     def batches(n: int) -> tuple[np.ndarray, ...]:
@@ -261,9 +304,9 @@ def _toy_case(draw: Draw, steps: int = 60, batch: int = 64, dim: int = 3, cond_d
     )
 
 
-def sampler_cases(draw: Draw, layouts: list[Layout]) -> Iterator[Case]:
+def sampler_cases(draw: Draw, side: Side) -> Iterator[Case]:
     """Whole samplers; they carry no points. Around a network linear in x every step is linear in x as well."""
-    s = HOSTILE if layouts is PUBLIC_LAYOUTS else Schedule(7, 0.08, 0.55)
+    s = side.basic.hostile
     runs = [
         ("ddpm", s.timesteps, 0.0, (5,)),
         ("ddim", 4, 0.0, (5,)),
@@ -388,8 +431,8 @@ def make(out_public: Path = PUBLIC, out_hidden: Path = HIDDEN) -> None:
     from tests.bank import chaffs_of
 
     for number, (id, maker) in enumerate(MAKERS.items()):
-        for out, layouts, seed in ((out_public, PUBLIC_LAYOUTS, 100), (out_hidden, HIDDEN_LAYOUTS, 200)):
-            save_cases(out / f"{id}.npz", [with_mistakes(case) for case in maker(Draw(seed + number), layouts)])
+        for out, side in ((out_public, PUBLIC_SIDE), (out_hidden, HIDDEN_SIDE)):
+            save_cases(out / f"{id}.npz", [with_mistakes(case) for case in maker(Draw(side.seed + number), side)])
     hints = {id: {chaff.name: chaff.text for chaff in chaffs_of(id)} for id in MAKERS}
     (out_public / "mistakes.json").write_text(json.dumps(hints, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
