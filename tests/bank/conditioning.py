@@ -114,7 +114,8 @@ def drops_text_at_random(self, x, t, cond):
 
 @chaff("conditioning", "something in forward stays random in eval mode: the same input must give the same output")
 def noisy_in_eval_mode(self, x, t, cond):
-    return self.denoise(x, F.dropout(self.embed_time(t) + self.cond_proj(cond), 0.2, training=True))
+    emb = self.embed_time(t) + self.cond_proj(cond)
+    return self.denoise(x, emb * (torch.rand_like(emb) > 0.2))
 
 
 @chaff("conditioning", "the result is a hidden layer's: it must have the latent's shape")
