@@ -426,7 +426,7 @@ def table(rows: list[dict], host: dict[str, object]) -> str:
         lines.append(
             f"| {row['model']} | {row['precision_of_ours']} | {gflops:.1f} | {ceiling:.1f} | {gflops / ceiling:.0%} "
             f"| {row['pass_rows']} | {fp32 * 1e3:.1f} | {bf16 * 1e3:.1f} | {fp32 / bf16:.2f} "
-            f"| {'yes' if row['model'] in BF16_GAINS else 'no'} |"
+            f"| {'yes' if row['model'] in BF16_GAINS.get(host['device'].partition(':')[0], ()) else 'no'} |"
         )
     return "\n".join(lines)
 
