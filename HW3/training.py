@@ -41,6 +41,8 @@ BF16_GAINS = {
     "cuda": {"vae", "diffusion", "clip"},  # the latent MLPs are too small to fill a GPU
 }
 
+SECONDS_BETWEEN_SAVES = 10.0  # what a power cut may cost; Ctrl-C costs nothing
+
 # Flags that a continued run may change: they decide where and how long, not what is learnt.
 _FREE_FLAGS = {
     *("resume", "quick", "epochs", "out_dir", "data_dir", "device", "no_cuda", "num_workers"),
@@ -116,6 +118,7 @@ class Run:
         self._best = math.inf
         self._random_before: dict[str, Any] | None = None  # while pictures are drawn: the state to come back to
         self._started = time.monotonic()
+        self._saved = -math.inf  # when `latest` was last written
         self._busy = False  # in the middle of something that Ctrl-C must not cut in two
         self._stop = False  # Ctrl-C came while busy
 
@@ -234,7 +237,11 @@ class Run:
             self._sums[name] = self._sums.get(name, 0) + value.detach().float() * n_rows
 
     def end_epoch(self, *, best: float | None = None, **metrics: float) -> None:
-        """Log the epoch and write checkpoints: `latest`, and `best` if `best`, lower is better, is a record."""
+        """Log the epoch and write checkpoints: `best` if `best`, lower is better, is a record, and `latest`.
+
+        Where epochs take less than a second, writing `latest` and the curves would take most of the time: they are
+        written after the first and the last epoch, and when the last time is SECONDS_BETWEEN_SAVES ago.
+        """
         self._busy = True
         record = {
             "epoch": self.epoch + 1,
@@ -247,11 +254,14 @@ class Run:
         is_record = best is not None and best < self._best
         self._best = best if is_record else self._best
         if self.world.is_main:
-            # `latest` comes last: a run killed before it does the epoch, and all of its files, again.
-            self._log(record)
+            due = self.epoch == self.args.epochs or time.monotonic() - self._saved >= SECONDS_BETWEEN_SAVES
+            # `latest` comes last: a run killed before it does these epochs, and all of their files, again.
+            self._log(record, curves=due)
             if is_record:
                 self.save(self.out_dir / f"{self.name}_best.pt")
-            self.save(self.latest)
+            if due:
+                self.save(self.latest)
+                self._saved = time.monotonic()
         self._busy = False
         if self._stop:
             self._save_and_stop()
@@ -439,8 +449,8 @@ class Run:
                 f"try a lower --lr than {self.args.lr:g}, or --precision fp32{kept}"
             )
 
-    def _log(self, record: dict[str, float]) -> None:
-        """A line to the terminal, a line to metrics.jsonl, and the curves drawn anew."""
+    def _log(self, record: dict[str, float], *, curves: bool) -> None:
+        """A line to the terminal, a line to metrics.jsonl, and, if asked for, the curves drawn anew."""
         shown = {name: value for name, value in record.items() if name not in ("epoch", "lr", "grad_norm", "seconds")}
         values = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         self.say(f"epoch {record['epoch']}/{self.args.epochs}  {values}  {record['seconds']:.1f} s")
@@ -449,4 +459,5 @@ class Run:
         # A run that was killed after its log but before its checkpoint has lines that this one does again.
         records = [line for line in map(json.loads, lines) if line["epoch"] < record["epoch"]] + [record]
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in records).encode())
-        save_curves(records, self.out_dir / "loss.png")
+        if curves:
+            save_curves(records, self.out_dir / "loss.png")

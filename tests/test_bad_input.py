@@ -251,7 +251,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tiny, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 
     result = run_script("train_latent_diffusion.py", *flags, "--resume", preexec_fn=fill_the_disk)
-    assert_one_line(result, 1, f"cannot write {latest}", "the previous one is intact", "Free some space")
+    assert_one_line(result, 1, f"cannot write {latest}", "the previous one is intact", "free some space")
     assert latest.read_bytes() == before[latest.name]
     new = {path.name for path in tmp_path.iterdir()} - before.keys()
     assert new == {"samples_epoch_002.png"}  # and no temporary file
