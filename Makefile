@@ -31,7 +31,7 @@ demo: $(BIN)/.installed
 	$(BIN)/python train_clip.py --dataset digits --quick --out-dir $(DEMO)/clip
 	$(BIN)/python train_tiny_sd.py --dataset digits --quick --out-dir $(DEMO)/tiny_sd \
 	  --vae-ckpt $(DEMO)/vae/convae_latest.pt --clip-ckpt $(DEMO)/clip/clip_latest.pt
-	$(BIN)/python evaluate.py --clip-ckpt $(DEMO)/clip/clip_latest.pt $(DEMO)/*/*_latest.pt
+	$(BIN)/python evaluate.py --num 300 --clip-ckpt $(DEMO)/clip/clip_latest.pt $(DEMO)/*/*_latest.pt
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile

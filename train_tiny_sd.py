@@ -25,7 +25,7 @@ from HW3.training import Run
 from HW3.viz import save_grid
 
 QUICK = {
-    "epochs": {"digits": 100, "*": 15},
+    "epochs": {"digits": 80, "*": 15},
     "batch_size": {"digits": 128, "*": 256},
     "lr": 1e-3,
     "schedule": "cosine",
