@@ -17,7 +17,8 @@ from HW3.Unet import UNet
 from HW3.viz import save_grid
 
 QUICK = {
-    "epochs": {"digits": 16, "*": 4},
+    "epochs": {"digits": 14, "*": 4},
+    "batch_size": {"digits": 32, "*": 128},
     "timesteps": {"digits": 250, "*": 1000},
     "lr": 2e-3,
     "base_channels": 24,

@@ -20,7 +20,13 @@ from HW3.vae import ConvVAE, vae_loss
 from HW3.viz import save_grid, save_pairs
 
 # A small KL weight: sharper reconstructions, and latents that a diffusion model can still learn.
-QUICK = {"epochs": {"digits": 16, "*": 3}, "lr": 1e-3, "kl_weight": 0.1, "sample_every": 0}
+QUICK = {
+    "epochs": {"digits": 14, "*": 3},
+    "batch_size": {"digits": 32, "*": 128},
+    "lr": 1e-3,
+    "kl_weight": 0.1,
+    "sample_every": 0,
+}
 
 
 def main() -> None:

@@ -41,6 +41,7 @@ def save_curves(records: list[dict[str, float]], path: Path) -> None:
         points = [(record["epoch"], record[name]) for record in records if name in record]
         axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 30 else None)
     axes.set(xlabel="epoch", ylabel="loss", yscale="log" if _log_scale(records, names) else "linear")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend()
     buffer = io.BytesIO()
