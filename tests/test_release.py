@@ -155,12 +155,13 @@ def test_the_real_handout_is_clean(clean):
 
 @pytest.mark.parametrize("file", RUBRIC.submit)
 def test_every_long_solution_statement_is_a_leak(clean, file):
-    given = "".join("".join(content.decode("utf-8", "ignore").split()) for content in clean.values()).replace("'", '"')
+    given = "".join(releasing._squeeze(content.decode("utf-8", "ignore")) for content in clean.values())
     statements = solution_statements((ROOT / file).read_text(), file)
-    secret = [s for s in statements if len(s) >= 30 and "".join(s.split()).replace("'", '"') not in given]
+    secret = [s for s in statements if len(s) >= 30 and releasing._squeeze(s) not in given]
     assert secret
     for statement in secret:
-        planted = {**clean, "HW3/data.py": clean["HW3/data.py"] + f"\n# {statement.replace(' ', '  ')}\n".encode()}
+        commented = "\n# ".join(statement.split(" "))  # spread over many lines of comment
+        planted = {**clean, "HW3/data.py": clean["HW3/data.py"] + f"\n# {commented}\n".encode()}
         with pytest.raises(GradingError, match=r"leak: HW3/data\.py holds the solution statement"):
             check_leaks(ROOT, planted)
 
@@ -181,9 +182,9 @@ def test_a_hidden_array_is_a_leak(clean, id):
     case = load_cases(HIDDEN / f"{id}.npz", hidden=True)[0]
     arrays = [array for array in case.expected.values() if array.size >= 4 and len(np.unique(array)) >= 4]
     assert arrays
-    for array in arrays:
+    for array, dtype in [(array, dtype) for array in arrays for dtype in (np.float32, np.float64)]:
         buffer = io.BytesIO()
-        np.savez(buffer, innocent=array.astype(np.float64))
+        np.savez(buffer, innocent=array.astype(dtype))
         with pytest.raises(GradingError, match=r"leak: grading/cases/kl\.npz holds innocent"):
             check_leaks(ROOT, {**clean, "grading/cases/kl.npz": buffer.getvalue()})
 
