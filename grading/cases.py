@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,13 @@ def save_cases(path: Path, cases: list[Case]) -> None:
                 arrays |= {f"{case.name}|standin|{sibling}|{side}|{key}": value for key, value in values.items()}
         for mistake, values in case.mistakes.items():
             arrays |= {f"{case.name}|mistake|{mistake}|{key}": value for key, value in values.items()}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(buffer.getvalue())
+    # Not np.savez: its bytes differ between versions of Python, and compressed ones between versions of zlib.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.asanyarray(array), version=(1, 0), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue())
 
 
 def load_cases(path: Path, *, hidden: bool) -> list[Case]:
