@@ -33,7 +33,17 @@ def run(
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     results = CALLS[call](submission, params, tensors, standins or {})
     after = {f"after/{name}": tensor for name, tensor in tensors.items()}
-    return {name: tensor.detach().numpy() for name, tensor in {**results, **after}.items()}
+    return {name: _array(name, tensor) for name, tensor in {**results, **after}.items()}
+
+
+def _array(name: str, tensor: Tensor) -> np.ndarray:
+    """A tensor as a plain array. Raises SubmissionError for kinds that have none: bfloat16, sparse, another device."""
+    try:
+        return tensor.detach().numpy()
+    except (TypeError, RuntimeError):
+        raise SubmissionError(
+            f"`{name}` came back as {tensor.dtype}, {tensor.layout} on {tensor.device}: keep the kind of the input"
+        ) from None
 
 
 # -- the graded functions of the diffusion process ---------------------------------------------------
