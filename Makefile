@@ -5,7 +5,6 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Recipes run here, also under `make -C`; a relative HW3_DATA_DIR means the caller's folder no longer.
 DEMO := demo
 
 .PHONY: demo test lint clean

@@ -42,11 +42,6 @@ class World:
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def barrier(self) -> None:
-        """Wait for all processes."""
-        if self.size > 1:
-            dist.barrier()
-
     def share(self, n: int) -> int:
         """How many rows of a batch of n count as this process's; 0 is possible in a small last batch."""
         return (self.rank + 1) * n // self.size - self.rank * n // self.size
