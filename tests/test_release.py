@@ -134,6 +134,19 @@ def test_out_must_be_empty(tmp_path):
     assert result.stderr.count("\n") == 1
 
 
+def test_a_handout_inside_the_tree_is_no_leak(clean, tmp_path):
+    """`release --out handout` in the repository, twice."""
+    for file in (*ALLOWED, "grading/hidden/cases/kl.npz"):
+        path = tmp_path / "tree" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((ROOT / file).read_bytes())
+    source = tmp_path / "tree"
+    for name in ("handout", "handout-again"):
+        assert release(source / name, source=source) == sorted(clean)
+    with pytest.raises(GradingError, match="is the hidden file"):
+        check_leaks(source, {**clean, "LICENSE": (source / "grading/hidden/cases/kl.npz").read_bytes()})
+
+
 def test_a_listed_file_that_is_missing_stops_the_release(tmp_path, monkeypatch):
     monkeypatch.setitem(releasing.ALLOWED, "HW3/nothing.py", "HW3/nothing.py")
     with pytest.raises(GradingError, match=r"HW3/nothing\.py is on the release list"):

@@ -182,9 +182,12 @@ def check_leaks(source: Path, handout: dict[str, bytes]) -> None:
     _check_statements(source, handout)
     hidden = hidden_hashes(source)
     arrays = hidden_arrays(source)
+    # A handout that lies in the tree is not on the list either, but what it holds is no secret.
+    is_hit = any(hashlib.sha256(content).hexdigest() in hidden for content in handout.values())
+    given = set(build(source)[0].values()) if is_hit else set()
     for file, content in handout.items():
         secret = hidden.get(hashlib.sha256(content).hexdigest())
-        if secret:
+        if secret and content not in given:
             raise GradingError(f"leak: {file} is the hidden file {secret}")
         for value_hash, name in _array_hashes(file, content):
             if value_hash in arrays:
