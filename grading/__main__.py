@@ -4,6 +4,7 @@ examples:
   python -m grading todo                      what is done and what is left
   python -m grading pack --name "Ada Lovelace"    build the zip to hand in
   python -m grading release --out handout --git   instructors: write the handout
+  python -m grading grade submissions --out graded    instructors: grade what was handed in
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ def main() -> int:
     todo.add_command(commands)
     pack.add_command(commands)
     if importlib.util.find_spec("grading.hidden") and (Path(__file__).parent / "hidden" / "release.py").is_file():
-        from grading.hidden import release
+        from grading.hidden import doctor, grade, release
 
-        release.add_command(commands)
+        for command in (release, grade, doctor):
+            command.add_command(commands)
     args = parser.parse_args()
     try:
         return args.run(args)

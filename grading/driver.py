@@ -242,6 +242,16 @@ def _adam(parameters: list[Tensor], lr: float) -> Callable[[Tensor], None]:
     return learn
 
 
+def warm_up() -> None:
+    """Pay once for what torch does at its first use, for who calls `run` in many forked processes."""
+    net = nn.Sequential(nn.Linear(2, 4), nn.SiLU(), nn.Linear(4, 2))
+    learn = _adam(list(net.parameters()), 0.01)
+    for _ in range(2):
+        learn(net(torch.randn(3, 2)).square().mean())
+    x = torch.randn(3, 2, requires_grad=True)
+    (torch.cat([x.double(), x.exp().double()], dim=1) * torch.randn(3, 4)).sum().backward()
+
+
 def _make_net(submission: Submission, x: Tensor, cond: Tensor, params: dict) -> nn.Module:
     cls = submission.get(TINY_SD, "EpsMLPCond")
     return cls(x.shape[-1], cond.shape[-1], params.get("time_dim", 16), params.get("hidden_dim", 32))

@@ -8,47 +8,71 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from grading import driver
 from grading.cases import Arrays, Case
-from grading.submission import Submission, SubmissionError
+from grading.submission import SubmissionError
 
-Check = Callable[[Case, Arrays], tuple[Arrays, list[str]]]
+
+class Problem(NamedTuple):
+    """What is wrong. discreet: the same without a number that tells of the inputs; empty if `text` has none."""
+
+    text: str
+    discreet: str = ""
+
+
+class Backend(Protocol):
+    """Whatever does calls: a `Submission` in this process, or a worker in another one."""
+
+    def run(self, call: str, params: dict[str, Any], arrays: Arrays, standins: dict | None = None) -> Arrays:
+        """Do one call; the arguments and results are those of `driver.run`."""
+        ...
+
+
+Check = Callable[[Case, Arrays], tuple[Arrays, list[Problem]]]
+
+WRONG_KIND = "it cannot be called as the assignment does, or returns something of another kind than asked for"
 
 SIGMAS = 6.0  # a right answer to a random check fails once in 10^9 seeds, and the seeds are fixed
 
 
 @dataclass
 class Verdict:
-    """Whether a case is passed; if not, why, and the name of the known mistake that gives the same result."""
+    """Whether a case is passed; if not, why, and the name of the known mistake that gives the same result.
+
+    discreet: why, in words that may be shown although the case is hidden.
+    """
 
     passed: bool
     problem: str = ""
     mistake: str | None = None
+    discreet: str = ""
 
 
 def judge(case: Case, result: Arrays) -> Verdict:
     """The verdict on the result of one call. Shape, dtype, finiteness and purity first, values after that."""
-    problem = _gate(case, result)
-    if problem:
-        return Verdict(False, problem)
-    fingerprint, problems = CHECKS[case.check](case, result)
-    if not problems:
-        return Verdict(True)
-    return Verdict(False, problems[0], _recognise(case, fingerprint))
+    problem, fingerprint = _gate(case, result), {}
+    if problem is None:
+        with np.errstate(all="ignore"):  # a result may hold the largest numbers there are
+            fingerprint, problems = CHECKS[case.check](case, result)
+        if not problems:
+            return Verdict(True)
+        problem = problems[0]
+    mistake = _recognise(case, fingerprint) if fingerprint else None
+    return Verdict(False, problem.text, mistake, problem.discreet or problem.text)
 
 
-def run_and_judge(submission: Submission, case: Case) -> Verdict:
+def run_and_judge(submission: Backend, case: Case) -> Verdict:
     """Judge a case with the submission's own helpers, and if that fails with sound ones; the better result counts.
 
     What the submission raises passes through, if the second try raises too.
     """
     try:
-        verdict = judge(case, driver.run(submission, case.call, case.params, case.inputs))
+        verdict = judge(case, submission.run(case.call, case.params, case.inputs))
     except SubmissionError as error:
-        verdict = Verdict(False, str(error))
+        verdict = Verdict(False, str(error), discreet=WRONG_KIND)
     except Exception:
         if not case.standins:
             raise
@@ -56,9 +80,9 @@ def run_and_judge(submission: Submission, case: Case) -> Verdict:
     if (verdict is not None and verdict.passed) or not case.standins:
         return verdict
     try:
-        second = judge(case, driver.run(submission, case.call, case.params, case.inputs, case.standins))
+        second = judge(case, submission.run(case.call, case.params, case.inputs, case.standins))
     except SubmissionError as error:
-        second = Verdict(False, str(error))
+        second = Verdict(False, str(error), discreet=WRONG_KIND)
     except Exception:
         if verdict is None:
             raise
@@ -85,28 +109,39 @@ def describe(case: Case) -> str:
 # -- the gate ------------------------------------------------------------------------------------------
 
 
-def _gate(case: Case, result: Arrays) -> str | None:
+def _gate(case: Case, result: Arrays) -> Problem | None:
     """What is wrong with the result whatever its values are."""
     dtype = next(array for array in case.inputs.values() if array.dtype.kind == "f").dtype
     for name, value in result.items():
         if name.startswith("after/"):
-            given = case.inputs[name.removeprefix("after/")]
-            if value.shape != given.shape or not np.array_equal(value, given):
-                return f"the argument `{name.removeprefix('after/')}` was changed; leave arguments as they are"
+            given = case.inputs.get(name.removeprefix("after/"))
+            if given is None or value.shape != given.shape or not np.array_equal(value, given):
+                return Problem(f"the argument `{name.removeprefix('after/')}` was changed; leave arguments as they are")
         elif value.dtype.kind == "f" and not np.isfinite(value).all():
             bad = int((~np.isfinite(value)).sum())
-            return f"{bad} of {value.size} values of `{name}` are NaN or infinite"
+            return Problem(
+                f"{bad} of {value.size} values of `{name}` are NaN or infinite",
+                f"values of `{name}` are NaN or infinite",
+            )
         elif name in GRADED_OUTPUTS and value.dtype != dtype:
-            return f"`{name}` is {value.dtype} where the input is {dtype}; keep the dtype"
+            return Problem(f"`{name}` is {value.dtype} where the input is {dtype}; keep the dtype")
     return None
 
 
 GRADED_OUTPUTS = {"x_t", "x0", "mean", "variance", "x_prev", "kl", "z", "eps", "out"}
 
 
-def _same_shape(name: str, value: np.ndarray, want: tuple[int, ...]) -> str | None:
-    if value.shape != want:
-        return f"`{name}` has shape {value.shape}, where {want} is asked for"
+def _shapes(result: Arrays, **want: tuple[int, ...] | None) -> Problem | None:
+    """The first of these results that is missing or has another shape; None for any shape.
+
+    Results come from where the submission runs. Nothing may be computed from one before its shape is known.
+    """
+    for name, shape in want.items():
+        if name not in result:
+            return Problem(f"`{name}` could not be computed")
+        if shape is not None and result[name].shape != shape:
+            text = f"`{name}` has shape {result[name].shape}, where {shape} is asked for"
+            return Problem(text, f"`{name}` has the wrong shape")
     return None
 
 
@@ -117,20 +152,19 @@ def check_value(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
     """Every expected array, within the case's tolerance. A variance may be broadcastable to its mean."""
     fingerprint: Arrays = {}
     for name, want in case.expected.items():
-        if name not in result:  # gradients are not asked for when the values have the wrong shape
-            return {}, [f"`{name}` could not be computed"]
-        got = result[name].astype(np.float64)
-        if name == "variance":
+        if name == "variance" and name in result:
             try:
-                got = np.broadcast_to(got, want.shape)
+                got = np.broadcast_to(result[name], want.shape)
             except ValueError:
-                return {"variance": got}, [
-                    f"`variance` has shape {got.shape}, which does not broadcast to the mean's {want.shape}"
-                ]
-        problem = _same_shape(name, got, want.shape)
+                shape = result[name].shape
+                text = f"`variance` has shape {shape}, which does not broadcast to the mean's {want.shape}"
+                return {}, [Problem(text, "`variance` has a shape that does not broadcast to the mean's")]
+            fingerprint[name] = got.astype(np.float64)
+            continue
+        problem = _shapes(result, **{name: want.shape})
         if problem:
-            return {name: got}, [problem]
-        fingerprint[name] = got
+            return {name: result[name].astype(np.float64)} if name in result else {}, [problem]
+        fingerprint[name] = result[name].astype(np.float64)
     atol, rtol = case.tolerance
     problems = []
     for name, want in case.expected.items():
@@ -138,10 +172,10 @@ def check_value(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
         wrong = error > atol + rtol * np.abs(want)
         if wrong.any():
             rows = np.flatnonzero(wrong.reshape(len(want), -1).any(axis=1))
-            problems.append(
-                f"`{name}` is off by up to {error.max():.2g} in {_rows(rows, len(want), case)} "
-                f"(allowed: {atol:g} + {rtol:g} of the value)"
-            )
+            text = f"`{name}` is off by up to {error.max():.2g} in {_rows(rows, len(want), case)} "
+            text += f"(allowed: {atol:g} + {rtol:g} of the value)"
+            where = "every row" if len(rows) == len(want) else "some rows"
+            problems.append(Problem(text, f"`{name}` has wrong values in {where}"))
     return fingerprint, problems
 
 
@@ -156,9 +190,9 @@ def _rows(rows: np.ndarray, batch: int, case: Case) -> str:
 
 def check_noise(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
     """mean + scale * noise with noise that the function draws itself: the noise recovered from it is N(0, I)."""
-    (name,) = GRADED_OUTPUTS & result.keys()
     mean, scale = case.expected["mean"], case.expected["scale"]
-    problem = _same_shape(name, result[name], mean.shape)
+    name = "x_t" if case.call == "q_sample" else "x_prev"
+    problem = _shapes(result, **{name: mean.shape})
     if problem:
         return {}, [problem]
     eps = (result[name] - mean) / scale
@@ -172,18 +206,22 @@ def _noise_statistics(eps: np.ndarray) -> tuple[Arrays, list[str]]:
     # For independent entries both are 1 on average: the variance of column means times B, of row means times D.
     across_rows, across_columns = eps.mean(axis=0).var() * rows, eps.mean(axis=1).var() * columns
     problems = []
+    # Each is asked the right way round, so that a NaN is no pass.
     if std < 1e-3:
-        problems.append("there is no noise in the result: it is the same for every draw")
-    if abs(mean) > SIGMAS / np.sqrt(eps.size):
-        problems.append(f"the noise has mean {mean:.3f}, where 0 is asked for")
-    if abs(std - 1) > SIGMAS / np.sqrt(2 * eps.size):
-        problems.append(f"the noise has standard deviation {std:.3f}, where 1 is asked for")
-    elif abs(fourth - 3) > SIGMAS * np.sqrt(96 / eps.size):
-        problems.append(f"the noise is not Gaussian: its fourth moment is {fourth:.2f}, where 3 is asked for")
-    if across_rows > 1 + SIGMAS * np.sqrt(2 / columns):
-        problems.append("the rows of a batch share their noise; every element needs its own")
-    if across_columns > 1 + SIGMAS * np.sqrt(2 / rows):
-        problems.append("the elements of a row share their noise; every element needs its own")
+        problems.append(Problem("there is no noise in the result: it is the same for every draw"))
+    if not abs(mean) <= SIGMAS / np.sqrt(eps.size):
+        text = f"the noise has mean {mean:.3f}, where 0 is asked for"
+        problems.append(Problem(text, "the mean of the noise is not 0"))
+    if not abs(std - 1) <= SIGMAS / np.sqrt(2 * eps.size):
+        text = f"the noise has standard deviation {std:.3f}, where 1 is asked for"
+        problems.append(Problem(text, "the standard deviation of the noise is not 1"))
+    elif not abs(fourth - 3) <= SIGMAS * np.sqrt(96 / eps.size):
+        text = f"the noise is not Gaussian: its fourth moment is {fourth:.2f}, where 3 is asked for"
+        problems.append(Problem(text, "the noise is not Gaussian"))
+    if not across_rows <= 1 + SIGMAS * np.sqrt(2 / columns):
+        problems.append(Problem("the rows of a batch share their noise; every element needs its own"))
+    if not across_columns <= 1 + SIGMAS * np.sqrt(2 / rows):
+        problems.append(Problem("the elements of a row share their noise; every element needs its own"))
     statistics = {"noise": np.array([mean, std, np.log1p(fourth), np.log1p(across_rows), np.log1p(across_columns)])}
     return statistics, problems
 
@@ -191,7 +229,7 @@ def _noise_statistics(eps: np.ndarray) -> tuple[Arrays, list[str]]:
 def check_reparameterize(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
     """The noise is standard in every column, fresh in every call, and gradients reach both arguments by value."""
     mean, scale, weight = case.expected["mean"], case.expected["scale"], case.expected["weight"]
-    problem = _same_shape("z", result["z"], mean.shape)
+    problem = _shapes(result, z=mean.shape, again=None, grad_mu=mean.shape, grad_logvar=mean.shape)
     if problem:
         return {}, [problem]
     z = result["z"].astype(np.float64)
@@ -199,17 +237,17 @@ def check_reparameterize(case: Case, result: Arrays) -> tuple[Arrays, list[str]]
     statistics, problems = _noise_statistics(eps)
     stds, n = eps.std(axis=0), len(eps)
     if not problems and np.abs(stds - 1).max() > SIGMAS / np.sqrt(2 * n):
-        problems.append("the spread of z does not follow logvar: it is right for some values of logvar only")
+        problems.append(Problem("the spread of z does not follow logvar: it is right for some values of it only"))
     if np.array_equal(result["z"], result["again"]):
-        problems.append("two calls gave the same z; every call needs fresh noise")
+        problems.append(Problem("two calls gave the same z; every call needs fresh noise"))
     want_mu, want_logvar = weight, weight * 0.5 * (z - mean)  # dz/dmu = 1, dz/dlogvar = ½ (z - mu)
     slopes = [_slope(result["grad_mu"], want_mu), _slope(result["grad_logvar"], want_logvar)]
     for name, want in (("mu", want_mu), ("logvar", want_logvar)):
         got = result[f"grad_{name}"]
         if not np.any(got):
-            problems.append(f"no gradient reaches `{name}`")
+            problems.append(Problem(f"no gradient reaches `{name}`"))
         elif not np.allclose(got, want, atol=1e-3, rtol=1e-3):
-            problems.append(f"the gradient with respect to `{name}` is not that of the draw")
+            problems.append(Problem(f"the gradient with respect to `{name}` is not that of the draw"))
     statistics["columns"], statistics["slopes"] = np.log(stds + 1e-6), np.array(slopes)
     return statistics, problems
 
@@ -221,41 +259,45 @@ def _slope(got: np.ndarray, want: np.ndarray) -> float:
 
 def check_conditioning(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
     """The output listens to x, t and cond in every row, rows are independent, and gradients reach the whole text."""
-    out = result["out"]
-    problem = _same_shape("out", out, case.expected["like"].shape)
+    like = case.expected["like"].shape
+    problem = _shapes(result, out=like)
     if problem:
-        return {"out": out}, [problem]
-    problems = []
+        return {name: result[name] for name in ("out",) if name in result}, [problem]
+    others = {f"out_other_{name}": like for name in ("x", "t", "cond")}
+    problem = _shapes(result, **others, rows=None, grad_cond=case.inputs["cond"].shape, params_reached=())
+    if problem:
+        return {}, [problem]
+    out, problems = result["out"], []
     for name, what in (("x", "x"), ("t", "the time"), ("cond", "the text")):
         change = np.abs(result[f"out_other_{name}"] - out).max(axis=1)
         if change.min() < 1e-5:
-            problems.append(f"the output stays the same when {what} changes")
+            problems.append(Problem(f"the output stays the same when {what} changes"))
     rows = out[slice(*case.params["rows"])]
     if result["rows"].shape != rows.shape or not np.allclose(result["rows"], rows, atol=1e-3, rtol=1e-3):
-        problems.append("the output for a row depends on the other rows of the batch")
+        problems.append(Problem("the output for a row depends on the other rows of the batch"))
     slopes = np.abs(result["grad_cond"])
     if (slopes.max(axis=1) == 0).any():
-        problems.append("no gradient reaches the text embedding" + (" of some rows" if slopes.any() else ""))
+        where = " of some rows" if slopes.any() else ""
+        problems.append(Problem(f"no gradient reaches the text embedding{where}"))
     elif (slopes.max(axis=0) == 0).any():
-        problems.append("no gradient reaches some entries of the text embedding")
+        problems.append(Problem("no gradient reaches some entries of the text embedding"))
     if result["params_reached"] == 0:
-        problems.append("no gradient reaches any parameter")
+        problems.append(Problem("no gradient reaches any parameter"))
     return {name: result[name].astype(np.float64) for name in ("out", "grad_cond", "params_reached")}, problems
 
 
 def check_toy(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
     """After the toy training, predictions are nearer to those that know the text than to those that do not."""
     want = case.expected["eps"]
-    problem = _same_shape("eps", result["eps"], want.shape)
+    problem = _shapes(result, eps=want.shape)
     if problem:
         return {}, [problem]
     error, deaf = np.square(result["eps"] - want).mean(), float(case.expected["deaf_error"])
     if error < 0.5 * deaf:
         return {}, []
-    return {}, [
-        f"after a short training on two clusters the error is {error:.3f}; who ignores the text reaches {deaf:.3f}, "
-        f"and less than {0.5 * deaf:.3f} is asked for"
-    ]
+    text = f"after a short training on two clusters the error is {error:.3f}; who ignores the text reaches {deaf:.3f}, "
+    text += f"and less than {0.5 * deaf:.3f} is asked for"
+    return {}, [Problem(text, "after a short training on two clusters it predicts as who ignores the text does")]
 
 
 def check_sample(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
@@ -265,20 +307,25 @@ def check_sample(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
     """
     want = case.expected
     steps, shape = len(want["t"]), (case.params["batch_size"], *case.params["shape"])
-    problem = _same_shape("samples", result["samples"], shape)
+    problem = _shapes(result, samples=shape, seen_t=None, seen_x=None)
     if problem:
         return {}, [problem]
-    if len(result["seen_t"]) != steps:
-        return {}, [f"the network was called {len(result['seen_t'])} times in {steps} steps"]
+    calls = len(result["seen_t"]) if result["seen_t"].ndim else 0
+    if calls != steps:
+        return {}, [Problem(f"the network was called {calls} times in {steps} steps")]
+    problem = _shapes(result, seen_t=(steps, shape[0]), seen_x=(steps, *shape))
+    if problem:
+        return {}, [problem]
     if not np.array_equal(result["seen_t"], np.broadcast_to(want["t"][:, None], (steps, shape[0]))):
-        return {}, [f"the network saw t = {result['seen_t'][:, 0].tolist()}, where {want['t'].tolist()} is asked for"]
+        seen = result["seen_t"][:, 0].tolist()
+        return {}, [Problem(f"the network saw t = {seen}, where {want['t'].tolist()} is asked for")]
     text = np.zeros(shape[0])
     if "cond" in case.inputs:
-        if "seen_cond" not in result or not all(
-            np.array_equal(seen, case.inputs["cond"]) for seen in result["seen_cond"]
-        ):
-            return {}, ["the network did not get the condition in every step"]
-        text = case.inputs["cond"].mean(axis=-1)
+        cond = case.inputs["cond"]
+        every = np.broadcast_to(cond, (steps, *cond.shape))
+        if "seen_cond" not in result or not np.array_equal(result["seen_cond"], every):
+            return {}, [Problem("the network did not get the condition in every step")]
+        text = cond.mean(axis=-1)
     level = (-1, *[1] * (len(shape) - 1))
     states = [*result["seen_x"], result["samples"]]
     noise = [states[0].ravel()]
@@ -287,12 +334,13 @@ def check_sample(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
         rest = states[i + 1] - (want["gain"][i] * states[i] + offset)
         if want["sigma"][i] > 0:
             noise.append((rest / want["sigma"][i]).ravel())
-        elif np.abs(rest).max() > 1e-3 * (1 + np.abs(states[i + 1]).max()):
-            return {}, [f"the step from t = {want['t'][i]} is off by up to {np.abs(rest).max():.2g}"]
+        elif not np.abs(rest).max() <= 1e-3 * (1 + np.abs(states[i + 1]).max()):
+            return {}, [Problem(f"the step from t = {want['t'][i]} is off by up to {np.abs(rest).max():.2g}")]
     z = np.concatenate(noise)
-    if abs(z.mean()) > SIGMAS / np.sqrt(z.size) or abs(z.std() - 1) > SIGMAS / np.sqrt(2 * z.size):
-        return {}, [f"the noise of its steps has mean {z.mean():.2f} and standard deviation {z.std():.2f}, not 0 and 1"]
-    return {}, []
+    mean, std = z.mean(), z.std()
+    if abs(mean) <= SIGMAS / np.sqrt(z.size) and abs(std - 1) <= SIGMAS / np.sqrt(2 * z.size):
+        return {}, []
+    return {}, [Problem(f"the noise of its steps has mean {mean:.2f} and standard deviation {std:.2f}, not 0 and 1")]
 
 
 CHECKS: dict[str, Check] = {

@@ -1,0 +1,327 @@
+"""The sandbox: what a process gives up before it runs a submission, and what the machine offers for it.
+
+`Policy.prepare` does what can be done once, in the zygote. `Policy.confine` is called in each child, before a line of
+the submission is read, and cannot be undone:
+
+* rlimits on memory, CPU, file size, descriptors and processes; no core dumps;
+* as root, another user id per worker and no capability but that of reading files, whose owner root may be;
+* Landlock: reading the interpreter, the listed packages and the submission; writing its scratch folder; no TCP, no
+  abstract sockets and no signals to others, where the kernel knows these;
+* seccomp: a list of allowed system calls. The others are answered with an error by the judge, who counts them.
+
+Landlock's three system calls are made through ctypes (no released package covers them and networks and scopes), the
+seccomp program is compiled by libseccomp through pyseccomp.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+import struct
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+if sys.platform != "win32":  # where `doctor` still has to say what is missing
+    import resource
+
+MEMORY = 1 << 30  # bytes of address space beyond what the zygote has
+FILE_SIZE = 1 << 20  # bytes of one written file
+OPEN_FILES = 128
+PROCESSES = 64  # threads of one worker, as root; of the user beyond those that run already, otherwise
+FIRST_UID = 60_100  # as root: worker i runs as user FIRST_UID + i, of which there is none
+
+CHANNEL = 3  # the descriptor on which a child speaks with the judge
+
+
+class SandboxError(Exception):
+    """A part of the sandbox could not be put up."""
+
+
+# -- Landlock --------------------------------------------------------------------------------------------
+
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
+_PATH_BENEATH = 1
+
+# Access to files, by the bit's number in the kernel's interface, and the first version that knows it.
+_FS_RIGHTS = {
+    **{name: (bit, 1) for bit, name in enumerate(("execute", "write_file", "read_file", "read_dir"))},
+    **{name: (bit, 1) for bit, name in enumerate(("remove_dir", "remove_file", "make_char", "make_dir"), 4)},
+    **{name: (bit, 1) for bit, name in enumerate(("make_reg", "make_sock", "make_fifo", "make_block", "make_sym"), 8)},
+    **{"refer": (13, 2), "truncate": (14, 3), "ioctl_dev": (15, 5)},
+}
+_READ = ("read_file", "read_dir")
+_FILE_RIGHTS = ("read_file", "write_file", "truncate", "ioctl_dev", "execute")
+_WRITE = (*_READ, "write_file", "remove_file", "make_reg", "truncate")  # files only, so that it stays flat
+_TCP = (1 << 0) | (1 << 1)  # bind, connect; version 4
+_SCOPES = (1 << 0) | (1 << 1)  # abstract sockets, signals; version 6
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def _syscall(number: int, *args: object) -> int:
+    result = _libc.syscall(ctypes.c_long(number), *args)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"prctl({option}): {os.strerror(code)}")
+
+
+def landlock_version() -> int:
+    """The version of Landlock's interface; 0 where there is none."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    try:
+        return _syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(1))
+    except OSError:
+        return 0
+
+
+def _bits(names: tuple[str, ...], version: int) -> int:
+    return sum(1 << bit for bit, since in (_FS_RIGHTS[name] for name in names) if since <= version)
+
+
+def _create_ruleset(version: int, *, scopes: bool) -> int:
+    handled = struct.pack(
+        "=QQQ", _bits(tuple(_FS_RIGHTS), version), _TCP if version >= 4 else 0, _SCOPES if scopes else 0
+    )
+    # Old kernels refuse a structure that is longer than theirs.
+    size = 24 if scopes else 16 if version >= 4 else 8
+    return _syscall(_CREATE_RULESET, handled[:size], ctypes.c_size_t(size), ctypes.c_uint(0))
+
+
+def has_scopes(version: int) -> bool:
+    """Whether sockets and signals can be scoped. Some kernels claim version 6 and cannot."""
+    if version < 6:
+        return False
+    try:
+        os.close(_create_ruleset(version, scopes=True))
+    except OSError:
+        return False
+    return True
+
+
+# -- seccomp ---------------------------------------------------------------------------------------------
+
+_ALLOWED = """
+    brk mmap munmap mremap mprotect madvise mincore membarrier
+    read readv pread64 preadv preadv2 write writev pwrite64 pwritev pwritev2 lseek
+    open openat close close_range dup fcntl stat lstat fstat newfstatat statx statfs fstatfs access faccessat faccessat2
+    readlink readlinkat getdents64 getcwd chdir fchdir fadvise64 umask
+    unlink unlinkat rename renameat renameat2 ftruncate fallocate fsync fdatasync flock
+    pipe2 eventfd2 poll ppoll select pselect6 epoll_create1 epoll_ctl epoll_wait epoll_pwait
+    clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times getrusage getitimer setitimer alarm
+    rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait sigaltstack pause
+    restart_syscall exit exit_group getpid gettid getppid getuid geteuid getgid getegid getgroups getpgrp getpgid getsid
+    getresuid getresgid capget uname sysinfo getcpu getpriority sched_yield sched_getaffinity sched_getparam
+    sched_getscheduler sched_get_priority_max sched_get_priority_min arch_prctl set_tid_address set_robust_list
+    get_robust_list rseq futex futex_waitv getrandom
+"""
+
+# Asked for by libraries on their own, which do without: answered with an error and not counted.
+_UNKNOWN = "clone3 memfd_create get_mempolicy set_mempolicy mbind"  # -> "no such system call"
+_REFUSED = "mkdir mkdirat sched_setaffinity sched_setscheduler tgkill tkill getxattr lgetxattr"  # -> "not permitted"
+
+_CLONE_THREAD = 0x100 | 0x800 | 0x10000  # VM, SIGHAND, THREAD
+_O_TRUNC = os.O_TRUNC
+_IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
+_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
+
+
+def seccomp_program(version: int) -> bytes:
+    """The filter, compiled. version: Landlock's, which before 3 does not restrict truncation.
+
+    Raises SandboxError where pyseccomp or libseccomp is missing.
+    """
+    try:
+        import pyseccomp as seccomp
+    except (ImportError, RuntimeError) as error:
+        raise SandboxError(f"seccomp: {error} (pip install pyseccomp; libseccomp2 from your distribution)") from error
+    program = seccomp.SyscallFilter(seccomp.NOTIFY)
+    program.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
+
+    def rule(action: int, name: str, *args: object) -> None:
+        number = seccomp.resolve_syscall(seccomp.Arch.NATIVE, name)
+        if number >= 0:  # else this architecture has none of that name
+            program.add_rule_exactly(action, number, *args)
+
+    def argument(at: int, value: int) -> object:
+        return seccomp.Arg(at, seccomp.EQ, value)
+
+    for name in _ALLOWED.split():
+        if version >= 3 or name not in ("open", "openat"):
+            rule(seccomp.ALLOW, name)
+    if version < 3:
+        for name, at in (("open", 1), ("openat", 2)):
+            rule(seccomp.ALLOW, name, seccomp.Arg(at, seccomp.MASKED_EQ, _O_TRUNC, 0))
+            rule(seccomp.ERRNO(errno.EPERM), name, seccomp.Arg(at, seccomp.MASKED_EQ, _O_TRUNC, _O_TRUNC))
+    for name in _UNKNOWN.split():
+        rule(seccomp.ERRNO(errno.ENOSYS), name)
+    for name in _REFUSED.split():
+        rule(seccomp.ERRNO(errno.EPERM), name)
+    rule(seccomp.ALLOW, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, _CLONE_THREAD, _CLONE_THREAD))
+    rule(seccomp.ALLOW, "sendmsg", argument(0, CHANNEL))  # how the judge gets the listener
+    rule(seccomp.ALLOW, "prlimit64", argument(0, 0))
+    for request in _IOCTLS:
+        rule(seccomp.ALLOW, "ioctl", argument(1, request))
+    for option in (_PR_SET_NAME, _PR_GET_NAME):
+        rule(seccomp.ALLOW, "prctl", argument(0, option))
+    rule(seccomp.ERRNO(errno.EINVAL), "prctl", argument(0, _PR_SET_VMA))
+    with tempfile.TemporaryFile() as file:
+        program.export_bpf(file)
+        file.seek(0)
+        return file.read()
+
+
+def _install(program: bytes) -> int:
+    """Put the filter on this thread; returns the listener on which the judge is asked."""
+    import pyseccomp as seccomp
+
+    number = seccomp.resolve_syscall(seccomp.Arch.NATIVE, "seccomp")
+    code = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog: how many instructions of 8 bytes, and where they are
+    fprog = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
+    mode_filter, new_listener = 1, 1 << 3
+    return _syscall(number, ctypes.c_uint(mode_filter), ctypes.c_uint(new_listener), fprog)
+
+
+# -- the policy ------------------------------------------------------------------------------------------
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 1, 4, 8, 38
+_CAP_DAC_READ_SEARCH = 2
+
+
+@dataclass
+class Policy:
+    """What is the same for every child. readable: what may be read, files and folders.
+
+    enforced: False for `--isolation process`: resource limits only, as far as the system has them.
+    """
+
+    readable: list[Path]
+    enforced: bool
+    version: int = 0
+    program: bytes = b""
+    scopes: bool = False
+    _open: list[tuple[int, bool]] = field(default_factory=list)
+
+    @classmethod
+    def prepare(cls, readable: list[Path], *, enforced: bool) -> Policy:
+        """Look at the kernel and compile. Raises SandboxError when it lacks a part that is needed."""
+        policy = cls(readable, enforced)
+        if not enforced:
+            return policy
+        policy.version = landlock_version()
+        if policy.version == 0:
+            raise SandboxError("Landlock: this kernel has none (5.13 or later, with landlock among its LSMs)")
+        policy.scopes = has_scopes(policy.version)
+        policy.program = seccomp_program(policy.version)
+        for path in readable:
+            with contextlib.suppress(FileNotFoundError):
+                policy._open.append((os.open(path, os.O_PATH | os.O_CLOEXEC), path.is_dir()))
+        return policy
+
+    def confine(self, slot: int, code: Path, scratch: Path, parent: int, cpu_seconds: int) -> int | None:
+        """Give everything up. Returns the seccomp listener, or None when nothing is enforced.
+
+        slot: number of the worker.  code: the submission's folder.  scratch: the one place to write to.
+        parent: process id of the zygote; without it the child must not live.
+        """
+        os.setsid()
+        limits = _limits(cpu_seconds)  # reads /proc, while that can be read
+        if self.enforced:
+            ruleset = self._ruleset(code, scratch)
+            _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+            _syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0))
+        os.closerange(CHANNEL + 1, 1 << 16)
+        _set(limits)
+        if self.enforced and os.geteuid() == 0:
+            _become(FIRST_UID + slot)
+        _die_with(parent)  # after the change of user, which clears it
+        if not self.enforced:
+            return None
+        _prctl(_PR_SET_DUMPABLE, 0)
+        return _install(self.program)
+
+    def _ruleset(self, code: Path, scratch: Path) -> int:
+        ruleset = _create_ruleset(self.version, scopes=self.scopes)
+        for descriptor, is_folder in self._open:
+            self._allow(ruleset, descriptor, _READ, is_folder=is_folder)
+        for path, rights in ((code, _READ), (scratch, _WRITE), (Path("/dev/null"), ("read_file", "write_file"))):
+            self._allow(ruleset, os.open(path, os.O_PATH), rights, is_folder=path.is_dir())
+        return ruleset
+
+    def _allow(self, ruleset: int, descriptor: int, rights: tuple[str, ...], *, is_folder: bool) -> None:
+        allowed = rights if is_folder else tuple(name for name in rights if name in _FILE_RIGHTS)
+        rule = struct.pack("=Qi", _bits(allowed, self.version), descriptor)
+        _syscall(_ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_PATH_BENEATH), rule, ctypes.c_uint(0))
+
+
+def _limits(cpu_seconds: int) -> dict[str, int]:
+    """Resource limits by their names. Only Linux enforces all of them."""
+    limits = {
+        "RLIMIT_CORE": 0,
+        "RLIMIT_CPU": cpu_seconds,
+        "RLIMIT_FSIZE": FILE_SIZE,
+        "RLIMIT_NOFILE": OPEN_FILES,
+    }
+    if sys.platform.startswith("linux"):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limits["RLIMIT_AS"] = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY
+        limits["RLIMIT_NPROC"] = PROCESSES if os.geteuid() == 0 else _running_threads() + PROCESSES
+    return limits
+
+
+def _set(limits: dict[str, int]) -> None:
+    for name, value in limits.items():
+        number = getattr(resource, name)
+        _, most = resource.getrlimit(number)
+        allowed = value if most == resource.RLIM_INFINITY else min(value, most)
+        resource.setrlimit(number, (allowed, allowed))
+
+
+def _running_threads() -> int:
+    """How many threads this user runs: the limit on processes counts all of them."""
+    count, uid = 0, os.getuid()
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if entry.stat().st_uid == uid:
+                    count += len(os.listdir(f"/proc/{entry.name}/task"))
+    return count
+
+
+def _become(uid: int) -> None:
+    """Become an unknown user who may read what root may: the interpreter can lie in root's own folders."""
+    _prctl(_PR_SET_KEEPCAPS, 1)
+    try:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        raise SandboxError(
+            f"user: root cannot become user {uid} ({error.strerror}); run as an ordinary user"
+        ) from error
+    header = struct.pack("=Ii", 0x20080522, 0)
+    keep = 1 << _CAP_DAC_READ_SEARCH
+    if _libc.capset(header, struct.pack("=6I", keep, keep, 0, 0, 0, 0)) != 0:
+        raise SandboxError("user: the other capabilities cannot be given up")
+
+
+def _die_with(parent: int) -> None:
+    """Be killed when the zygote dies, also if it has died already."""
+    if sys.platform.startswith("linux"):
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)

@@ -1,0 +1,83 @@
+"""Submissions for the tests of the grader: the bank's entries as files, and the command that grades them."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from functools import cache
+from pathlib import Path
+from subprocess import PIPE, CompletedProcess, Popen
+
+from grading.hidden.release import build
+from grading.rubric import load_rubric
+from tests.bank import PLACES, Entry
+from tests.harness import ROOT, child_env
+
+SUBMIT = load_rubric().submit
+
+# What stands in a submission's file for the bank's own registry.
+_SHIM = '''
+
+_BANK = {}
+
+
+def _register(id, _):
+    def register(function):
+        _BANK[id, function.__name__] = function
+        return function
+    return register
+
+
+def _bank():
+    chaff = wheat = _register
+'''
+
+
+@cache
+def solution() -> dict[str, bytes]:
+    """The tree's own files: full marks."""
+    return {file: (ROOT / file).read_bytes() for file in SUBMIT}
+
+
+@cache
+def handout() -> dict[str, bytes]:
+    """The files as students receive them: no marks."""
+    return {file: build(ROOT)[0][file] for file in SUBMIT}
+
+
+def from_bank(entry: Entry) -> dict[str, bytes]:
+    """The tree's own files with one graded function replaced by an entry of the bank."""
+    file, place = PLACES[entry.id]
+    module = Path(sys.modules[entry.function.__module__].__file__)
+    lines = [line for line in module.read_text().splitlines() if not line.startswith("from __future__")]
+    lines = [line for line in lines if not line.startswith("from tests.bank import")]
+    body = "".join(f"    {line}\n" for line in lines)
+    text = f"{_SHIM}{body}\n\n_bank()\n{place} = _BANK[{entry.id!r}, {entry.function.__name__!r}]\n"
+    return {**solution(), file: solution()[file] + text.encode()}
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    """A submission as a folder."""
+    for file, content in files.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(content)
+    return folder
+
+
+def start(*args: object) -> Popen[str]:
+    """`python -m grading ARGS...`, running."""
+    command = [sys.executable, "-m", "grading", *map(str, args)]
+    return Popen(command, cwd=ROOT, env=child_env(), stdout=PIPE, stderr=PIPE, text=True)
+
+
+def grading(*args: object) -> CompletedProcess[str]:
+    """`python -m grading ARGS...`, done."""
+    process = start(*args)
+    out, err = process.communicate(timeout=600)
+    return CompletedProcess(process.args, process.returncode, out, err)
+
+
+def grades(out: Path) -> dict[str, dict[str, str]]:
+    """grades.csv by submission."""
+    with (out / "grades.csv").open(newline="", encoding="utf-8") as file:
+        return {row["submission"]: row for row in csv.DictReader(file)}
