@@ -1,12 +1,17 @@
 """What a student is told: wrong kinds of answers, wrong values, known mistakes; and how points add up."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
 from grading.cases import PUBLIC, all_cases, load_cases, save_cases
 from grading.feedback import message, mistakes
-from grading.judge import Verdict, run_and_judge
+from grading.judge import GRADED_OUTPUTS, Verdict, judge, run_and_judge
 from grading.rubric import RubricError, load_rubric, score
 from grading.submission import Submission, SubmissionError
 from HW3.diffusion import GaussianDiffusion
@@ -184,3 +189,48 @@ def test_cases_survive_the_file(tmp_path):
     assert cases[0].standins
     assert cases[0].mistakes
     assert Verdict(True).problem == ""
+
+
+# -- results that no driver would make ------------------------------------------------------------------------
+
+HOSTILE = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+HUGE = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-300, 3e38, -3e38, 1.7e308, -1.7e308])
+
+
+@st.composite
+def hostile_results(draw, honest: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """An honest result with some arrays missing, renamed, or replaced by others."""
+    result = {}
+    for name, array in honest.items():
+        what = draw(st.sampled_from(["keep", "keep", "drop", "rename", "replace", "scale"]))
+        if what == "rename":
+            result[draw(st.sampled_from(["x_t", "z", "out", "after/nothing", "", "eps", "seen_t"]))] = array
+        elif what == "replace":
+            shape = draw(npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=6))
+            dtype = np.dtype(draw(st.sampled_from(["f2", "f4", "f8", "i8", "i1", "u1", "bool"])))
+            with np.errstate(all="ignore"):
+                result[name] = np.full(shape, draw(HUGE)).astype(dtype)
+        elif what == "scale":
+            with np.errstate(all="ignore"):
+                result[name] = (array * draw(HUGE)).astype(array.dtype)
+        elif what == "keep":
+            result[name] = array
+    return result
+
+
+@pytest.mark.parametrize("case", all_cases(), ids=lambda case: f"{case.id}-{'hidden-' * case.hidden}{case.name}")
+def test_any_arrays_get_a_verdict(case):
+    honest = Submission().run(case.call, case.params, case.inputs)
+
+    @HOSTILE
+    @given(hostile_results(honest))
+    def fuzz(result):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            verdict = judge(case, result)
+        if all(result.get(name) is array for name, array in honest.items()) and len(result) == len(honest):
+            assert verdict.passed
+        if honest.keys() & (GRADED_OUTPUTS | {"samples"}) - result.keys():
+            assert not verdict.passed
+
+    fuzz()

@@ -31,7 +31,8 @@ from grading.hidden.intake import Contents, Handin, find
 from grading.hidden.release import build
 from grading.hidden.reports import read_result, write_grades, write_result
 from grading.hidden.results import FunctionResult, Result
-from grading.hidden.summary import CodeIndex, write_summary
+from grading.hidden.similarity import CodeIndex
+from grading.hidden.summary import write_summary
 from grading.hidden.workers import Zygote, ZygoteLost
 from grading.rubric import Rubric, load_rubric
 from grading.submission import ROOT

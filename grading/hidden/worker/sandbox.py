@@ -117,7 +117,7 @@ def has_scopes(version: int) -> bool:
 _ALLOWED = """
     brk mmap munmap mremap mprotect madvise mincore membarrier
     read readv pread64 preadv preadv2 write writev pwrite64 pwritev pwritev2 lseek
-    open openat close close_range dup fcntl stat lstat fstat newfstatat statx statfs fstatfs access faccessat faccessat2
+    open openat close close_range dup stat lstat fstat newfstatat statx statfs fstatfs access faccessat faccessat2
     readlink readlinkat getdents64 getcwd chdir fchdir fadvise64 umask
     unlink unlinkat rename renameat renameat2 ftruncate fallocate fsync fdatasync flock
     pipe2 eventfd2 poll ppoll select pselect6 epoll_create1 epoll_ctl epoll_wait epoll_pwait
@@ -135,6 +135,7 @@ _REFUSED = "mkdir mkdirat sched_setaffinity sched_setscheduler tgkill tkill getx
 
 _CLONE_THREAD = 0x100 | 0x800 | 0x10000  # VM, SIGHAND, THREAD
 _O_TRUNC = os.O_TRUNC
+_FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 1030)  # duplicate, flags, locks; not F_SETOWN, which sends signals to others
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
 _PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
 
@@ -171,8 +172,10 @@ def seccomp_program(version: int) -> bytes:
     for name in _REFUSED.split():
         rule(seccomp.ERRNO(errno.EPERM), name)
     rule(seccomp.ALLOW, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, _CLONE_THREAD, _CLONE_THREAD))
-    rule(seccomp.ALLOW, "sendmsg", argument(0, CHANNEL))  # how the judge gets the listener
+    rule(seccomp.ALLOW, "sendmsg", argument(0, CHANNEL), argument(2, 0))  # how the judge gets the listener
     rule(seccomp.ALLOW, "prlimit64", argument(0, 0))
+    for command in _FCNTLS:
+        rule(seccomp.ALLOW, "fcntl", argument(1, command))
     for request in _IOCTLS:
         rule(seccomp.ALLOW, "ioctl", argument(1, request))
     for option in (_PR_SET_NAME, _PR_GET_NAME):
