@@ -47,7 +47,7 @@ REFUSALS = 1000  # refused system calls before a worker is ended
 SCRATCH_BYTES, SCRATCH_FILES = 16 << 20, 1000
 LOOK_EVERY = 0.25  # seconds between looks at the scratch folder
 
-WORKER_FILES = ("__init__.py", "frames.py", "sandbox.py", "zygote.py")
+WORKER_FILES = ("__init__.py", "frames.py", "pages.py", "sandbox.py", "zygote.py")
 
 Arrays = dict[str, np.ndarray]
 

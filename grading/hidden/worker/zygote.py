@@ -33,6 +33,7 @@ torch.set_num_threads(1)
 
 from grading import driver  # noqa: E402
 from grading.hidden.worker.frames import FrameError, FrameReader, encode  # noqa: E402
+from grading.hidden.worker.pages import settle  # noqa: E402
 from grading.hidden.worker.sandbox import CHANNEL, Policy, SandboxError  # noqa: E402
 from grading.submission import FILES, Submission, SubmissionError, describe, execute  # noqa: E402
 
@@ -54,6 +55,7 @@ def main(control: socket.socket) -> None:
         return
     gc.collect()
     gc.freeze()  # a child that collects garbage would copy all these pages
+    settle()
     _send(control, {"ready": os.getpid()})
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the judge, who closes the socket
     while True:
