@@ -354,7 +354,8 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path):
             if victim == process.pid:
                 break
         out, err = process.communicate(timeout=120)
-        assert process.returncode in (0, -signal.SIGKILL), err
+        gave_up = process.returncode == 1 and "killed again and again" in err
+        assert gave_up or process.returncode in (0, -signal.SIGKILL), err
     assert grading(*run).returncode == 0
     assert comparable(tmp_path / "out") == comparable(tmp_path / "whole")
     assert _processes_in(tmp_path) == []

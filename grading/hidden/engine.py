@@ -186,7 +186,7 @@ class Run:
         slots: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(workers):
             slots.put(slot)
-        self._zygote = Zygote(self.work, enforced=self.isolation == "sandbox")
+        self._zygote = self._start()
         progress = tqdm(total=len(handins), initial=len(self.results), unit="submission", disable=None)
         with ThreadPoolExecutor(workers) as pool:
             running = {pool.submit(self._one, handin, slots): handin for handin in todo}
@@ -275,7 +275,16 @@ class Run:
             if self._zygote is lost:
                 tqdm.write("grading: warning: the process that starts workers died; starting another", sys.stderr)
                 lost.close()
-                self._zygote = Zygote(self.work, enforced=self.isolation == "sandbox")
+                self._zygote = self._start()
+
+    def _start(self) -> Zygote:
+        for tries_left in reversed(range(RESTARTS)):
+            try:
+                return Zygote(self.work, enforced=self.isolation == "sandbox")
+            except ZygoteLost:
+                if tries_left == 0:
+                    raise GradingError("the process that starts workers is killed again and again") from None
+        raise AssertionError("unreachable")
 
 
 def _statuses(rubric: Rubric, contents: Contents) -> list[str]:

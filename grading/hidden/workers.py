@@ -153,7 +153,7 @@ def _top_level(distribution: importlib.metadata.Distribution) -> list[Path]:
 class Zygote:
     """A running zygote. Several threads may ask it for workers.
 
-    enforced: whether its children are confined. Raises ZygoteError when it cannot start.
+    enforced: whether its children are confined. Raises ZygoteError when it cannot start, ZygoteLost when it is killed.
     """
 
     def __init__(self, folder: Path, *, enforced: bool) -> None:
@@ -184,8 +184,10 @@ class Zygote:
         try:
             answer = self._ask(config, [])
         except ZygoteLost:
-            log = self.log()
+            log, status = self.log(), self._ended()
             self.close()
+            if status == -signal.SIGKILL:
+                raise  # somebody else ended it
             raise ZygoteError(f"the worker process does not start: {log or 'it ended without a word'}") from None
         if "ready" not in answer:
             self.close()
@@ -215,6 +217,12 @@ class Zygote:
             return json.loads(answer)
         except OSError:
             raise ZygoteLost from None
+
+    def _ended(self) -> int | None:
+        """The exit status, when it is ending by itself."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(GRACE_SECONDS)
+        return None
 
     def close(self) -> None:
         """End it, and with it every worker."""
