@@ -309,10 +309,12 @@ class Worker:
             except FrameError as error:
                 raise self._lost("protocol", f"what was sent is no answer: {error}") from None
         answer, results = reader.frame
-        if not secrets.compare_digest(str(answer.get("nonce")).encode(), nonce.encode()):
+        given = answer.get("nonce")
+        if not (isinstance(given, str) and given.isascii() and secrets.compare_digest(given, nonce)):
             raise self._lost("protocol", "what was sent is no answer to the call")
         if self._readable():
             raise self._lost("protocol", "more than one answer was sent")
+        self._look_at_scratch()
         if answer.get("ok") is not True:
             raise Failed(
                 judged=answer.get("judged") is True,
@@ -442,14 +444,17 @@ class Worker:
 
     def _end(self, grace: float) -> tuple[int, bool]:
         """Kill (after `grace`), reap, close, clean up. Returns the exit status and whether it had to be killed."""
+        end, pid, self.pid = time.monotonic() + grace, self.pid, None
         try:
-            answer = {"status": 0, "killed": True}
-            if self.pid is not None:
-                pid, self.pid = self.pid, None
-                answer = self._zygote.ask({"reap": pid, "grace": grace}, [])
+            while pid is not None:
+                kill = time.monotonic() >= end
+                status = self._zygote.ask({"reap": pid, "kill": kill}, [])["status"]
+                if status is not None:
+                    return status, kill
+                time.sleep(0.005)  # here and not in the zygote, which others need
         finally:
             self._close()
-        return answer["status"], answer["killed"]
+        return 0, True
 
     def _close(self) -> None:
         """Take the rest of the output, close every descriptor and remove the folder; more than once does no harm."""

@@ -1,9 +1,9 @@
 """Makes a large process cheap to fork and small to keep, after it has imported everything. Linux only.
 
-Forking copies a table with an entry for each page, and the end of each child takes it apart: 100,000 pages of 4 kB after
-importing torch, and half of what a worker costs. In pages of 2 MB the table is short. And 300 MB of the libraries'
-code were needed for importing only; without them the process is that much smaller, and what a call needs is mapped
-again when it is touched.
+Forking copies a table with an entry for each page, and the end of each child takes it apart: 100,000 pages of 4 kB
+after importing torch, which is half of what a worker costs. In pages of 2 MB the table is short. And 300 MB of the
+libraries' code were needed for importing only; without them the process is that much smaller, and what a call needs is
+mapped again when it is touched.
 """
 
 from __future__ import annotations

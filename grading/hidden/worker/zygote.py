@@ -5,7 +5,7 @@ Per child the judge sends two descriptors: a channel, on which judge and child e
 pipe that takes what the submission prints.
 
     judge -> zygote   {"fork": {"slot", "code", "scratch", "cpu_seconds"}} + descriptors     -> {"pid"}
-                      {"reap": pid, "grace": seconds}                                        -> {"status", "killed"}
+                      {"reap": pid, "kill": whether to kill it first}                        -> {"status"}
     judge -> child    {"nonce", "op": "load", "file"}                                        -> {"nonce", "ok"}
                       {"nonce", "op": "call", "file", "call", "params"} + arrays             -> {"nonce", "ok"} + arrays
 """
@@ -20,7 +20,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -88,7 +87,7 @@ def warm_up() -> None:
 
 def _serve(request: dict[str, Any], descriptors: list[int], policy: Policy, control: socket.socket) -> dict[str, Any]:
     if "reap" in request:
-        return _reap(request["reap"], request["grace"])
+        return {"status": _reap(request["reap"], kill=request["kill"])}
     zygote = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -98,22 +97,15 @@ def _serve(request: dict[str, Any], descriptors: list[int], policy: Policy, cont
     return {"pid": pid}
 
 
-def _reap(pid: int, grace: float) -> dict[str, Any]:
-    """Wait for a child to end, after `grace` seconds with SIGKILL; its exit code, or minus the signal's number.
+def _reap(pid: int, *, kill: bool) -> int | None:
+    """The exit code of a child, or minus the signal's number; None while it runs.
 
     A child stays a zombie until it is reaped here, so its number cannot pass to another process before.
     """
-    end = time.monotonic() + grace
-    killed = False
-    while True:
-        found, status = os.waitpid(pid, 0 if killed else os.WNOHANG)
-        if found:
-            return {"status": os.waitstatus_to_exitcode(status), "killed": killed}
-        if time.monotonic() >= end:
-            os.kill(pid, signal.SIGKILL)
-            killed = True
-        else:
-            time.sleep(0.001)
+    if kill:
+        os.kill(pid, signal.SIGKILL)
+    found, status = os.waitpid(pid, 0 if kill else os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None
 
 
 # -- messages on the control socket --------------------------------------------------------------------------
