@@ -53,14 +53,13 @@ class Verdict:
 
 def judge(case: Case, result: Arrays) -> Verdict:
     """The verdict on the result of one call. Shape, dtype, finiteness and purity first, values after that."""
-    problem, fingerprint = _gate(case, result), {}
+    problem, mistake = _gate(case, result), None
     if problem is None:
         with np.errstate(all="ignore"):  # a result may hold the largest numbers there are
             fingerprint, problems = CHECKS[case.check](case, result)
-        if not problems:
-            return Verdict(True)
-        problem = problems[0]
-    mistake = _recognise(case, fingerprint) if fingerprint else None
+            if not problems:
+                return Verdict(True)
+            problem, mistake = problems[0], _recognise(case, fingerprint)
     return Verdict(False, problem.text, mistake, problem.discreet or problem.text)
 
 
@@ -112,23 +111,31 @@ def describe(case: Case) -> str:
 def _gate(case: Case, result: Arrays) -> Problem | None:
     """What is wrong with the result whatever its values are."""
     dtype = next(array for array in case.inputs.values() if array.dtype.kind == "f").dtype
+    arguments = {f"after/{name}": given for name, given in case.inputs.items()}
+    for name, given in arguments.items():
+        if name not in result or result[name].shape != given.shape or not np.array_equal(result[name], given):
+            return Problem(f"the argument `{name.removeprefix('after/')}` was changed; leave arguments as they are")
     for name, value in result.items():
-        if name.startswith("after/"):
-            given = case.inputs.get(name.removeprefix("after/"))
-            if given is None or value.shape != given.shape or not np.array_equal(value, given):
-                return Problem(f"the argument `{name.removeprefix('after/')}` was changed; leave arguments as they are")
-        elif value.dtype.kind == "f" and not np.isfinite(value).all():
+        if name in arguments:
+            continue
+        if name not in OUTPUTS:  # names are not repeated: they can be made up of hidden inputs
+            return Problem("something came back that was not asked for")
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
             bad = int((~np.isfinite(value)).sum())
             return Problem(
                 f"{bad} of {value.size} values of `{name}` are NaN or infinite",
                 f"values of `{name}` are NaN or infinite",
             )
-        elif name in GRADED_OUTPUTS and value.dtype != dtype:
+        if name in GRADED_OUTPUTS and value.dtype != dtype:
             return Problem(f"`{name}` is {value.dtype} where the input is {dtype}; keep the dtype")
     return None
 
 
 GRADED_OUTPUTS = {"x_t", "x0", "mean", "variance", "x_prev", "kl", "z", "eps", "out"}
+OUTPUTS = GRADED_OUTPUTS | {
+    *("again", "grad_mu", "grad_logvar", "samples", "seen_x", "seen_t", "seen_cond"),
+    *("rows", "grad_cond", "params_reached", "out_other_x", "out_other_t", "out_other_cond"),
+}
 
 
 def _shapes(result: Arrays, **want: tuple[int, ...] | None) -> Problem | None:

@@ -37,6 +37,7 @@ class Function:
     idea: str
     weights: dict[str, float]
     public: list[str]
+    gate: str = ""
     visibility: str = ""
 
 
@@ -88,6 +89,8 @@ def load_rubric(path: Path = Path(__file__).parent / "rubric.toml") -> Rubric:
             raise RubricError(f"{path}: {function.id} has a public group without a weight")
         if not function.weights or min(function.weights.values()) <= 0:
             raise RubricError(f"{path}: {function.id} needs a positive weight for every group")
+        if function.gate and function.gate not in function.weights:
+            raise RubricError(f"{path}: {function.id} has a gate that is none of its groups")
     seen = {"visibility": "visible", "stdout_visibility": "hidden"}
     seen |= {setting: raw[setting] for setting in seen if setting in raw}
     own = {function.id: function.visibility for function in functions.values() if function.visibility != ""}
@@ -123,7 +126,7 @@ def score(function: Function, outcomes: Iterable[tuple[str, bool]]) -> float:
         total[group] += 1
         passed[group] += ok
     weight = sum(function.weights[group] for group in total)
-    if weight == 0:
+    if weight == 0 or passed[function.gate] < total[function.gate]:
         return 0.0
     share = sum(function.weights[group] * passed[group] / total[group] for group in total) / weight
     return round(function.points * share, 4)

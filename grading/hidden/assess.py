@@ -80,24 +80,25 @@ def _grade(exam: Exam, session: Session, function: Function) -> FunctionResult:
     """The hidden cases of one id."""
     result = FunctionResult(function.id, 0.0, function.points)
     begin = time.monotonic()
-    outcomes: list[tuple[str, bool]] = []
-    verdicts: list[Verdict] = []
+    verdicts: list[tuple[str, Verdict]] = []
     session.begin(function)
     for case in exam.hidden[function.id]:
-        verdict = _judge(session, case, hidden=True)
-        outcomes.append((case.group, verdict.passed))
-        if not verdict.passed:
-            verdicts.append(verdict)
-    for group, passed in outcomes:
+        verdicts.append((case.group, _judge(session, case, hidden=True)))
+    for group, verdict in verdicts:
         counts = result.groups.setdefault(group, [0, 0])
-        counts[0] += passed
+        counts[0] += verdict.passed
         counts[1] += 1
-    result.points = score(function, outcomes)
-    if verdicts:
-        known = Counter(verdict.mistake for verdict in verdicts if verdict.mistake)
+    result.points = score(function, ((group, verdict.passed) for group, verdict in verdicts))
+    failed = [(group, verdict) for group, verdict in verdicts if not verdict.passed]
+    if failed:
+        known = Counter(verdict.mistake for _, verdict in failed if verdict.mistake)
         result.mistake = known.most_common(1)[0][0] if known else ""
         result.hint = exam.mistakes.get(function.id, {}).get(result.mistake, "")
-        result.problem = next((v for v in verdicts if v.mistake == result.mistake), verdicts[0]).discreet
+        # First what stands in front of all points, then what is recognised, then what came first.
+        group, verdict = min(failed, key=lambda f: (f[0] != function.gate, (f[1].mistake or "") != result.mistake))
+        result.problem = verdict.discreet
+        if group == function.gate:
+            result.problem += f" (the other checks of this function count once `{group}` is passed)"
     result.public = session.broken.get(function.file, "")
     result.seconds = time.monotonic() - begin
     return result
@@ -163,9 +164,22 @@ class Session:
                 self.file = file
                 with contextlib.suppress(Unloadable, OutOfTime):  # remembered in `broken`, or met again
                     self._load()
-                if self._worker is not None:
-                    printed.append(self._worker.take_output())
+                printed.append(self._take_output())
         self.output = b"".join(printed).decode("utf-8", errors="replace")
+
+    def _take_output(self) -> bytes:
+        """What an import printed. From the first hidden call on, not even how much is printed is told."""
+        if self._worker is None:
+            return b""
+        try:
+            output = self._worker.take_output()
+        except WorkerLost as error:
+            self._forget()
+            self._note(error, self.file)
+            return b""
+        self.dropped += self._worker.dropped
+        self._worker.dropped = 0
+        return output
 
     def begin(self, function: Function) -> None:
         """From here on, calls are about this function."""
@@ -235,7 +249,8 @@ class Session:
         try:
             self._request({"op": "load", "file": file}, {})
         except Failed as error:
-            self.broken[file] = error.text
+            # In a later worker, the functions of other files may have seen hidden inputs before.
+            self.broken[file] = f"{file} cannot be imported a second time" if self._id else error.text
         except WorkerLost as error:
             self.broken[file] = f"{file} cannot be imported: {error}"
             self._note(error, file)
@@ -256,7 +271,6 @@ class Session:
         self._worker = None
 
     def _look_back_at(self, worker: Worker) -> None:
-        self.dropped += worker.dropped + len(worker.output)
         for name in sorted(worker.refused.keys() - self._refused):
             self.events.append(f"asked for the system call `{name}`, which was refused")
         self._refused |= worker.refused.keys()

@@ -37,7 +37,7 @@ from grading.hidden.workers import Zygote, ZygoteLost
 from grading.rubric import Rubric, load_rubric
 from grading.submission import ROOT
 
-WORK = ".work"  # in the output folder: the workers' folders, and the lock
+WORK, LOCK = ".work", ".lock"  # in the output folder, while a run writes to it
 RESTARTS = 3  # of the zygote, within one submission
 
 
@@ -135,7 +135,7 @@ def _only_run(out: Path) -> Iterator[Path]:
         import fcntl
     except ImportError:
         raise GradingError("grading needs Linux or macOS; on Windows, run it in WSL 2", exit_code=2) from None
-    lock = (out / ".lock").open("w")
+    lock = (out / LOCK).open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -148,7 +148,7 @@ def _only_run(out: Path) -> Iterator[Path]:
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
-        (out / ".lock").unlink(missing_ok=True)
+        (out / LOCK).unlink(missing_ok=True)
         lock.close()
 
 

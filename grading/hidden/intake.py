@@ -24,6 +24,7 @@ from pathlib import Path
 from grading.errors import GradingError
 from grading.hidden import layouts
 from grading.hidden.layouts import Child, Group, is_litter, printable
+from grading.hidden.results import RESERVED
 from grading.hidden.untrusted import (
     DAMAGED,
     ENCRYPTED,
@@ -275,7 +276,7 @@ def _check_names(found: Sequence[tuple[Handin, str]]) -> None:
     for handin, place in found:
         place = printable(place)
         key = unicodedata.normalize("NFC", handin.name).casefold()
-        if handin.name.strip(". ") == "" or "/" in handin.name or "\\" in handin.name or key in OUTPUTS:
+        if handin.name.strip(". ") == "" or "/" in handin.name or "\\" in handin.name or key in RESERVED:
             raise GradingError(f"{place}: no submission can be called {handin.name!r}: rename it", 2)
         if key in places:
             raise GradingError(

@@ -23,7 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from grading.errors import GradingError
-from grading.hidden.results import FunctionResult, Result
+from grading.hidden.results import RESERVED, FunctionResult, Result
 from grading.rubric import Function, Rubric
 from HW3.files import write_atomically
 
@@ -32,8 +32,6 @@ TEMPLATES = Path(__file__).parent / "templates"
 # What one page shows of a text; more would only make the page slow. results.json keeps all.
 MAX_MESSAGE = 8_000
 MAX_OUTPUT = 50_000
-
-_RESERVED = {"grades.csv", "summary.html"}
 
 
 # -- text that may be hostile -----------------------------------------------------------------------------
@@ -117,7 +115,7 @@ def folder_of(out: Path, submission: str) -> Path:
         impossible = submission in ("", ".", "..") or re.search(rb"[/\\\0]", os.fsencode(submission))
     except UnicodeEncodeError:
         impossible = True
-    if impossible or submission.lower() in _RESERVED:
+    if impossible or submission.lower() in RESERVED:
         raise GradingError(f"a submission cannot be called {submission!r}: rename its folder or zip", exit_code=2)
     return out / submission
 

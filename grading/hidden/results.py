@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+RESERVED = {"grades.csv", "summary.html", ".work", ".lock"}  # in the output folder, so no submission's name
+
 
 @dataclass
 class FunctionResult:
@@ -38,7 +40,7 @@ class Result:
     statuses: what was out of the ordinary, one word each; none for most.  notes: the same in sentences, for the
     student.  events: for the instructor: timeouts, crashes, refused system calls.
     output: what the submission printed when it was imported, before it saw any hidden input, cut to a limit.
-    output_dropped: bytes that it printed beyond that, or later; those are not kept.
+    output_dropped: bytes that it printed then beyond that limit.
     isolation: "sandbox" or "process".  seconds: wall time.  penalty: points taken off for lateness.
     """
 

@@ -434,7 +434,7 @@ class Worker:
         if status == -signal.SIGKILL:
             return WorkerLost("killed", "the system killed it")
         if status < 0:
-            name = signal.Signals(-status).name if -status in signal.valid_signals() else str(-status)
+            name = next((known.name for known in signal.Signals if known == -status), f"signal {-status}")
             return WorkerLost("crash", f"the process crashed ({name})")
         return WorkerLost("crash", f"the process ended itself (exit code {status})")
 

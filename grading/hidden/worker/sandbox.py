@@ -32,7 +32,7 @@ if sys.platform != "win32":  # where `doctor` still has to say what is missing
 MEMORY = 1 << 30  # bytes of address space beyond what the zygote has
 FILE_SIZE = 1 << 20  # bytes of one written file
 OPEN_FILES = 128
-PROCESSES = 64  # threads of one worker, as root; of the user beyond those that run already, otherwise
+PROCESSES = 32  # threads of one worker, as root; of the user beyond those that run already, otherwise
 FIRST_UID = 60_100  # as root: worker i runs as user FIRST_UID + i, of which there is none
 
 CHANNEL = 3  # the descriptor on which a child speaks with the judge
@@ -119,7 +119,7 @@ _ALLOWED = """
     read readv pread64 preadv preadv2 write writev pwrite64 pwritev pwritev2 lseek
     open openat close close_range dup stat lstat fstat newfstatat statx statfs fstatfs access faccessat faccessat2
     readlink readlinkat getdents64 getcwd chdir fchdir fadvise64 umask
-    unlink unlinkat rename renameat renameat2 ftruncate fallocate fsync fdatasync flock
+    unlink unlinkat rename renameat renameat2 ftruncate fallocate fsync fdatasync
     pipe2 eventfd2 poll ppoll select pselect6 epoll_create1 epoll_ctl epoll_wait epoll_pwait
     clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times getrusage getitimer setitimer alarm
     rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait sigaltstack pause
@@ -133,9 +133,9 @@ _ALLOWED = """
 _UNKNOWN = "clone3 memfd_create get_mempolicy set_mempolicy mbind"  # -> "no such system call"
 _REFUSED = "mkdir mkdirat sched_setaffinity sched_setscheduler tgkill tkill getxattr lgetxattr"  # -> "not permitted"
 
-_CLONE_THREAD = 0x100 | 0x800 | 0x10000  # VM, SIGHAND, THREAD
+_CLONE_THREAD = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000  # VM, FS, FILES, SIGHAND, THREAD: as for any thread
 _O_TRUNC = os.O_TRUNC
-_FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 1030)  # duplicate, flags, locks; not F_SETOWN, which sends signals to others
+_FCNTLS = (0, 1, 2, 3, 4, 1030)  # duplicate, flags; not locks, which two workers could see, nor signals to others
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
 _PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
 
@@ -244,6 +244,8 @@ class Policy:
         os.setsid()
         limits = _limits(cpu_seconds)  # reads /proc, while that can be read
         if self.enforced:
+            Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, this goes and not the judge
+        if self.enforced:
             ruleset = self._ruleset(code, scratch)
             _prctl(_PR_SET_NO_NEW_PRIVS, 1)
             _syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0))
@@ -280,8 +282,9 @@ def _limits(cpu_seconds: int) -> dict[str, int]:
         "RLIMIT_NOFILE": OPEN_FILES,
     }
     if sys.platform.startswith("linux"):
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limits["RLIMIT_AS"] = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY
+        everything, _, _, _, _, data, _ = map(int, Path("/proc/self/statm").read_text().split())
+        limits["RLIMIT_AS"] = everything * os.sysconf("SC_PAGE_SIZE") + MEMORY
+        limits["RLIMIT_DATA"] = data * os.sysconf("SC_PAGE_SIZE") + MEMORY  # room that unmapping libraries does not add
         limits["RLIMIT_NPROC"] = PROCESSES if os.geteuid() == 0 else _running_threads() + PROCESSES
     return limits
 
