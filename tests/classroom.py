@@ -16,7 +16,7 @@ from tests.harness import ROOT, child_env
 SUBMIT = load_rubric().submit
 
 # What stands in a submission's file for the bank's own registry.
-_SHIM = '''
+_SHIM = """
 
 _BANK = {}
 
@@ -30,7 +30,7 @@ def _register(id, _):
 
 def _bank():
     chaff = wheat = _register
-'''
+"""
 
 
 @cache

@@ -18,6 +18,7 @@ from grading.rubric import load_rubric
 from tests import classroom
 from tests.bank import BANK
 from tests.classroom import from_bank, grades, grading, handout, solution, start, write
+from tests.exploits import exploits
 
 IDS = list(load_rubric().functions)
 FULL = {id: function.points for id, function in load_rubric().functions.items()}
@@ -25,6 +26,8 @@ FILES = {id: function.file for id, function in load_rubric().functions.items()}
 VAE, DIFFUSION, TINY_SD = load_rubric().submit
 
 FOREVER = b"\n    while True:\n        pass\n"
+SWALLOWS = b"\n    while True:\n        try:\n            pass\n        except:\n            pass\n"
+ASKS = b"\nimport socket\ntry:\n    socket.socket()\nexcept OSError:\n    pass\n"
 
 
 def assert_one_line(result, code: int, *parts: str) -> None:
@@ -35,14 +38,21 @@ def assert_one_line(result, code: int, *parts: str) -> None:
 
 
 def comparable(out: Path) -> dict[str, object]:
-    """Everything that a run wrote about submissions, without times and what only the system decides."""
-    found: dict[str, object] = {"grades": (out / "grades.csv").read_text()}
-    for path in out.glob("*/results.json"):
-        result = json.loads(path.read_text())["extra_data"]["result"]
+    """Everything that a run wrote about submissions, without times.
+
+    Of exploits the points only: some of them race with themselves and crash here or there, or read what happens to
+    be in memory.
+    """
+    found: dict[str, object] = {}
+    for name, row in grades(out).items():
+        if name.startswith("exploit-"):
+            found[name] = {key: value for key, value in row.items() if key != "status"}
+            continue
+        result = json.loads((out / name / "results.json").read_text())["extra_data"]["result"]
         for function in result["functions"]:
             del function["seconds"]
-        del result["seconds"], result["output_dropped"]
-        found[path.parent.name] = result
+        del result["seconds"]
+        found[name] = (row, result)
     return found
 
 
@@ -62,7 +72,10 @@ ODD = {
     "loop-in-kl": _method(VAE, "", "kl_divergence", FOREVER),
     "loop-in-predict-x0": _method(DIFFUSION, "GaussianDiffusion", "predict_x0", FOREVER),
     "loop-swallows": _method(
-        VAE, "", "kl_divergence", b"\n    while True:\n        try:\n            pass\n        except:\n            pass\n"
+        VAE,
+        "",
+        "kl_divergence",
+        b"\n    while True:\n        try:\n            pass\n        except:\n            pass\n",
     ),
     "loop-on-import": {**solution(), DIFFUSION: b"while True:\n    pass\n"},
     "exit-in-kl": _method(VAE, "", "kl_divergence", b"\n    import os\n    os._exit(0)\n"),
@@ -73,7 +86,10 @@ ODD = {
     "missing": {VAE: solution()[VAE]},
     "prints": {**solution(), VAE: solution()[VAE] + b"\nprint('<script>alert(1)</script>' * 3)\n"},
     "floods": {**solution(), VAE: solution()[VAE] + b"\nprint('x' * 5_000_000)\n"},
-    "asks": {**solution(), VAE: solution()[VAE] + b"\nimport socket\ntry:\n    socket.socket()\nexcept OSError:\n    pass\n"},
+    "asks": {
+        **solution(),
+        VAE: solution()[VAE] + b"\nimport socket\ntry:\n    socket.socket()\nexcept OSError:\n    pass\n",
+    },
     "no-utf8": {**solution(), VAE: b"\xff\xfe\x00"},
 }
 
@@ -235,7 +251,9 @@ def test_process_isolation_is_told_in_every_report(one, tmp_path):
 )
 def test_a_mistake_is_one_line(one, tmp_path, args, parts):
     (tmp_path / "file").write_text("")
-    args = [tmp_path / "in" if arg == "." else tmp_path / arg if "/" in arg or "nowhere" in arg else arg for arg in args]
+    args = [
+        tmp_path / "in" if arg == "." else tmp_path / arg if "/" in arg or "nowhere" in arg else arg for arg in args
+    ]
     out = () if "--out" in args else ("--out", tmp_path / "out")
     assert_one_line(grading("grade", *args, *out), 2, *parts)
 
@@ -291,15 +309,9 @@ def _wait_for(path: Path, seconds: float = 60) -> None:
 
 def _mixed(root: Path) -> None:
     """300 submissions of every kind."""
-    from tests.exploits import EXPLOITS
-
-    entries = [*BANK]
-    random.Random(0).shuffle(entries)
-    names = {}
-    for entry in entries[:200]:
+    names = {f"exploit-{exploit.name}": exploit.files for exploit in exploits()}
+    for entry in random.Random(0).sample(BANK, 170):
         names[f"{'wheat' if entry.is_wheat else 'chaff'}-{entry.id}-{entry.name}"] = from_bank(entry)
-    for exploit in EXPLOITS:
-        names[f"exploit-{exploit.name}"] = exploit.files
     for name, files in names.items():
         write(root / name, files)
     rest = random.Random(1)
@@ -322,11 +334,11 @@ def test_workers_do_not_change_results(tmp_path):
     found = []
     for workers in (1, 4):
         out = tmp_path / f"out-{workers}"
-        result = grading("grade", tmp_path / "in", "--out", out, "--workers", workers, "--timeout", 4)
+        result = grading("grade", tmp_path / "in", "--out", out, "--workers", workers, "--timeout", 3)
         assert result.returncode == 0, result.stderr
         found.append(comparable(out))
-    assert found[0]["grades"] == found[1]["grades"]
-    assert found[0] == found[1]
+    assert [name for name in found[0] if found[0][name] != found[1][name]] == []
+    assert len(found[0]) == len(found[1]) == 300
 
 
 @pytest.mark.slow
@@ -353,7 +365,7 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path):
                 rounds += 1
             if victim == process.pid:
                 break
-        out, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=120)
         gave_up = process.returncode == 1 and "killed again and again" in err
         assert gave_up or process.returncode in (0, -signal.SIGKILL), err
     assert grading(*run).returncode == 0
@@ -375,7 +387,11 @@ def _victim(engine: int, dice: random.Random) -> int | None:
 
 def _children(pid: int) -> list[int]:
     with contextlib.suppress(OSError):
-        return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+        return [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
     return []
 
 

@@ -252,6 +252,7 @@ class Worker:
         self._box = Path(tempfile.mkdtemp(dir=zygote.folder, prefix="box-"))
         self.scratch = self._box / "scratch"
         code = self._box / "code"
+        self._places = [str(place).encode() + b"/" for place in (code, zygote.folder / "tree")]
         _write_box(code, self.scratch, files, slot, enforced=zygote.enforced)
         self._channel, theirs = socket.socketpair()
         self._pipe, output = os.pipe()
@@ -320,7 +321,7 @@ class Worker:
                 judged=answer.get("judged") is True,
                 type=_builtin_exception(answer.get("type")),
                 line=answer["line"] if type(answer.get("line")) is int and 0 < answer["line"] < 10_000 else 0,
-                text=str(answer.get("text", ""))[:2000],
+                text=self._without_places(str(answer.get("text"))[:2000].encode(errors="replace")).decode(),
             )
         return results
 
@@ -328,7 +329,13 @@ class Worker:
         """What it printed so far; what it printed before it answered is there when the answer is."""
         self._drain()
         output, self.output = self.output, b""
-        return output
+        return self._without_places(output)
+
+    def _without_places(self, text: bytes) -> bytes:
+        """What a submission says, without where it lay on this machine."""
+        for place in self._places:
+            text = text.replace(place, b"")
+        return text
 
     def close(self) -> None:
         """End the worker and remove what it wrote."""
@@ -349,9 +356,17 @@ class Worker:
         return False
 
     def _readable(self) -> bool:
-        """Whether the channel has something now. Output and refusals that wait are served first."""
+        """Whether the worker has sent something. Output and refusals that wait are served first."""
         self._drain()
-        return any(key.data is None for key, _ in self._selector.select(0))
+        try:
+            data = self._channel.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:  # it has ended, which is something else
+            raise self._gone()
+        return True
 
     def _drain(self) -> None:
         for key, _ in self._selector.select(0):
