@@ -10,7 +10,8 @@ Submissions are made of the bank (tests/bank): every graded function is one of i
 four submissions one to three functions are wrong. All of them differ.
 
 1. The same hidden cases, taking turns. In each round
-     ours      `python -m grading grade` on a batch with one worker: wall time, start and summary included, / batch;
+     ours      `python -m grading grade` on a batch, with a worker per core as it does by default: wall time, start and
+               summary included, / batch;
      pytest    `python -m pytest grading/` for each of a few submissions of the batch, in the handout with their three
                files and the hidden cases (and no others) laid in: wall time of the processes / their number;
      nbgrader  one `nbgrader autograde` for the same few: wall time / their number. Their three files lie beside a
@@ -388,11 +389,9 @@ def computed(folder: Path, names: list[str]) -> tuple[float, Points]:
     import torch
 
     torch.set_num_threads(1)
-    from grading import driver
     from grading.hidden.engine import make_exam
 
     warnings.simplefilter("ignore")
-    driver.warm_up()
     exam = make_exam(None, 10.0)
     total, points = 0.0, {}
     for turn, name in enumerate([names[0], *names]):  # the first one warms up
@@ -541,7 +540,7 @@ def one_round(bank: Bank, rivals: dict, scratch: Path, number: int, args: argpar
     names = bank.write(folder, number * args.batch, args.batch)
     few = names[: args.rivals]
     before = cpu_seconds()
-    seconds, done = timed(our_command(folder, out, workers=1), cwd=ROOT)
+    seconds, done = timed(our_command(folder, out, workers=os.cpu_count() or 1), cwd=ROOT)
     check(done, "grading")
     points = our_points(out)
     result = {"ours": seconds / args.batch, "cpu": {"ours": (cpu_seconds() - before) / args.batch}}
@@ -635,8 +634,7 @@ def overhead_table(rounds: list[dict], batch: int) -> list[str]:
     lines = [
         f"Overhead: **{overhead * 1e3:.0f} ms** per submission (target ≤ {OVERHEAD_MS:g}) beside "
         f"{computation * 1e3:.0f} ms of the student's own computation; {calls:.0f} calls in {forks:.1f} workers.",
-        f"Another thread takes fingerprints of the code beside it, {index * 1e3:.0f} ms per submission: "
-        "where all cores are busy they are overhead, too.",
+        f"In the last row are {index * 1e3:.0f} ms per submission for comparing code with copydetect.",
         f"Once per run: start {start:.1f} s, of which the zygote {zygote:.1f} s.",
         "",
         "| part of the overhead | ms/submission |",

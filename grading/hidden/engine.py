@@ -62,10 +62,9 @@ def grade(
         raise GradingError(f"cannot write to {out}: {error.strerror}", exit_code=2) from error
     with _only_run(out) as work:
         handout = build(ROOT)[0]
-        code = CodeIndex({file: handout[file] for file in exam.rubric.submit})
-        run = Run(out, work, exam, isolation, late, base_fingerprint(exam, isolation, handout), code)
+        run = Run(out, work, exam, isolation, late, base_fingerprint(exam, isolation, handout))
         failures = run.grade(handins, workers=workers, resume=resume)
-        run.report(handins)
+        run.report(handins, handout)
     if isolation == "process":
         print("grading: warning: graded without isolation; every report says so", file=sys.stderr)
     for name, reason in failures:
@@ -162,7 +161,6 @@ class Run:
     isolation: str
     late: dict[str, float]
     base: bytes
-    code: CodeIndex
     results: dict[str, Result] = field(default_factory=dict)
     _zygote: Zygote | None = None
     _restart: threading.Lock = field(default_factory=threading.Lock)
@@ -175,10 +173,8 @@ class Run:
                 result = read_result(self.out / handin.name / "results.json")
                 if result is None:
                     continue
-                contents = handin.read(self.exam.rubric)
-                if result.fingerprint == self.fingerprint(handin, contents):
+                if result.fingerprint == self.fingerprint(handin, handin.read(self.exam.rubric)):
                     self.results[handin.name] = result
-                    self.code.add(handin.name, contents.files)
         todo = [handin for handin in handins if handin.name not in self.results]
         failures: list[tuple[str, str]] = []
         if not todo:
@@ -194,8 +190,7 @@ class Run:
                 for future in as_completed(running):
                     handin = running[future]
                     try:
-                        self.results[handin.name], files = future.result()
-                        self.code.add(handin.name, files)
+                        self.results[handin.name] = future.result()
                     except Exception as error:  # whatever it is: the others are graded, and this is told at the end
                         failures.append((handin.name, f"{type(error).__name__}: {error}"))
                     progress.update()
@@ -211,11 +206,16 @@ class Run:
         self._zygote.close()  # its memory is needed for the summary
         return failures
 
-    def report(self, handins: list[Handin]) -> None:
+    def report(self, handins: list[Handin], handout: dict[str, bytes]) -> None:
         """grades.csv and summary.html, and a line for each kind of result."""
+        rubric = self.exam.rubric
         results = [self.results[handin.name] for handin in handins if handin.name in self.results]
-        write_grades(self.out, results, self.exam.rubric)
-        write_summary(self.out, results, self.exam.rubric, self.code)
+        write_grades(self.out, results, rubric)
+        # Now and not while workers run: it keeps this process busy, and every answer of a worker would wait for it.
+        code = CodeIndex({file: handout[file] for file in rubric.submit})
+        for handin in tqdm(handins, desc="comparing code", unit="submission", disable=None, leave=False):
+            code.add(handin.name, handin.read(rubric).files)
+        write_summary(self.out, results, rubric, code)
         counts = Counter(result.status for result in results)
         print(f"{len(results)} graded: " + ", ".join(f"{count} {status}" for status, count in counts.most_common()))
         print(f"{self.out / 'grades.csv'}  {self.out / 'summary.html'}")
@@ -229,7 +229,7 @@ class Run:
             total.update(file.encode() + hashlib.sha256(content).digest())
         return total.hexdigest()
 
-    def _one(self, handin: Handin, slots: queue.SimpleQueue[int]) -> tuple[Result, dict[str, bytes]]:
+    def _one(self, handin: Handin, slots: queue.SimpleQueue[int]) -> Result:
         """Grade one submission and write what was found."""
         slot, begin = slots.get(), time.monotonic()
         try:
@@ -251,7 +251,7 @@ class Run:
             )
             result.penalty = self.exam.rubric.late.penalty(result.earned, result.hours_late)
             write_result(self.out, result, self.exam.rubric)
-            return result, contents.files
+            return result
         finally:
             slots.put(slot)
 

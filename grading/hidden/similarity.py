@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -159,13 +160,18 @@ def _fingerprints(pieces: Iterable[str]) -> np.ndarray:
     Piece by piece, as a k-gram over the end of one would be nobody's code. Without winnowing (a window of 1): it would
     choose by the salted hashes, and other ones in every run.
     """
-    from copydetect import CodeFingerprint
-
     found: set[int] = set()
     for piece in pieces:
         if len(piece) >= K:
-            found |= CodeFingerprint("code.py", K, 1, fp=io.StringIO(piece), language="python").hashes
+            found |= _hashes(piece)
     return np.unique(np.fromiter(found, dtype=np.int64))
+
+
+@lru_cache(2000)  # short functions come out the same for many, and tokenising them takes longest; 50 MB if none does
+def _hashes(piece: str) -> frozenset[int]:
+    from copydetect import CodeFingerprint
+
+    return frozenset(CodeFingerprint("code.py", K, 1, fp=io.StringIO(piece), language="python").hashes)
 
 
 def _overlaps(hashes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

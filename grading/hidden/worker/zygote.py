@@ -74,12 +74,19 @@ def warm_up() -> None:
     import torchvision.utils  # noqa: F401
 
     import train_tiny_sd  # noqa: F401
+    from HW3.diffusion import DiffusionConfig, GaussianDiffusion
+    from HW3.latent import EpsMLP
     from HW3.vae import ConvVAE
 
     with torch.device("meta"):
         vae = ConvVAE(latent_dim=2)
     vae.to_empty(device="cpu")
-    driver.warm_up()
+    x, t = torch.randn(8, 3), torch.arange(8)
+    net = EpsMLP(3, time_dim=16, hidden_dim=32)
+    driver.warm_up(net, {"x": x, "t": t})
+    net.double()(x.double(), t).sum().backward()
+    diffusion = GaussianDiffusion(None, DiffusionConfig(timesteps=8))
+    diffusion.predict_eps(x, t, x)
     threads = len(os.listdir("/proc/self/task")) if sys.platform.startswith("linux") else 1
     if threads > 1:
         raise SandboxError(f"zygote: {threads} threads after warming up, where 1 can be forked")
