@@ -165,7 +165,8 @@ def check_value(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
             except ValueError:
                 shape = result[name].shape
                 text = f"`variance` has shape {shape}, which does not broadcast to the mean's {want.shape}"
-                return {}, [Problem(text, "`variance` has a shape that does not broadcast to the mean's")]
+                problem = Problem(text, "`variance` has a shape that does not broadcast to the mean's")
+                return {name: result[name].astype(np.float64)}, [problem]
             fingerprint[name] = got.astype(np.float64)
             continue
         problem = _shapes(result, **{name: want.shape})
