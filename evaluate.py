@@ -14,18 +14,21 @@ The distances compare models of one data set, under one --clip-ckpt and --num; l
 """
 
 import json
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from HW3.checkpoints import load_checkpoint, load_clip, load_vae
-from HW3.cli import Parser, add_data_dir, add_device, at_least, run_main
 from HW3.clip import NUM_CLASSES
 from HW3.data import load_dataset
-from HW3.files import write_atomically
+from HW3.generate import draw, load_image_model
 from HW3.metrics import frechet_distance, label_accuracy, reconstruction_error
-from HW3.training import pick_device
-from sample import draw, load_generator
+from HW3.plumbing.checkpoints import load_checkpoint
+from HW3.plumbing.cli import Parser, add_data_dir, add_device, at_least, run_main
+from HW3.plumbing.device import pick_device
+from HW3.plumbing.files import write_atomically
+from HW3.pretrained import load_clip, load_vae
 
 
 def main() -> None:
@@ -54,16 +57,20 @@ def evaluate(path: Path, judge: Path, data_dir: Path, num: int, seed: int, devic
     checkpoint = load_checkpoint(path)
     kind, dataset = checkpoint["kind"], checkpoint["args"]["dataset"]
     test = load_dataset(dataset, data_dir, train=False).to(device)
-    images, labels = test.at(slice(None))
+    images, labels = test.batch(slice(None))
     row = {"kind": kind, "dataset": dataset, "epochs": checkpoint["position"]["epoch"]}
     if kind == "clip":
         return row | {"label_accuracy": label_accuracy(load_clip(path, device, dataset), images, labels)}
     if kind == "vae":
         row["reconstruction_error"] = reconstruction_error(load_vae(path, device, dataset), images)
+        if not judge.is_file():  # the VAE comes before CLIP
+            print(f"note: no Fréchet distance without {judge}: make it with train_clip.py", file=sys.stderr)
+            return row
 
     clip = load_clip(judge, device, dataset)
     asked = torch.arange(num, device=device) % NUM_CLASSES if kind == "tiny_sd" else None
-    samples, _ = draw(load_generator(path, device), num, device, labels=asked, seed=seed, progress=True)
+    model = load_image_model(path, device, import_module)
+    samples, _ = draw(model, num, device, labels=asked, seed=seed, progress=True)
     row["frechet_distance"] = frechet_distance(clip, samples, images)
     if asked is not None:
         row["label_accuracy"] = label_accuracy(clip, samples, asked)

@@ -11,113 +11,19 @@ examples:
 """
 
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from HW3.checkpoints import load_checkpoint, restore, unembed, weights
-from HW3.cli import Parser, add_device, at_least, between, run_main
-from HW3.clip import NUM_CLASSES, SimpleCLIP
-from HW3.diffusion import DiffusionConfig, GaussianDiffusion
-from HW3.errors import UsageError
-from HW3.files import write_atomically
-from HW3.latent import EpsMLP, LatentSpace, text_conditions
-from HW3.training import pick_device
-from HW3.Unet import UNet
-from HW3.vae import ConvVAE
+from HW3.clip import NUM_CLASSES
+from HW3.generate import draw, load_image_model
+from HW3.plumbing.cli import Parser, add_device, at_least, between, run_main
+from HW3.plumbing.device import pick_device
+from HW3.plumbing.errors import UsageError
+from HW3.plumbing.files import write_atomically
 from HW3.viz import save_gif, save_grid, to_uint8
-from train_tiny_sd import EpsMLPCond, GuidedModel
-
-CHUNK = 500  # images drawn at once
-
-
-@dataclass
-class Generator:
-    """A trained model, ready to draw: what every kind of checkpoint becomes.
-
-    diffusion: None for a VAE, which decodes plain noise.  shape: of one state; None for images.
-    decode: states -> images in [0, 1].  texts: (10, E) conditions, None for an unconditional model.
-    steps: DDIM steps it was trained to be shown with.
-    """
-
-    decode: Callable[[Tensor], Tensor]
-    shape: tuple[int, ...] | None
-    diffusion: GaussianDiffusion | None = None
-    texts: Tensor | None = None
-    steps: int | None = None
-
-
-def load_generator(path: Path, device: torch.device, guidance_scale: float | None = None) -> Generator:
-    """Rebuild the model in a checkpoint. Raises UsageError for one that cannot draw."""
-    checkpoint = load_checkpoint(path, device=device)
-    kind, config, extra = checkpoint["kind"], checkpoint["config"], checkpoint["extra"]
-    if kind == "clip":
-        raise UsageError(f"{path} is a CLIP model, which compares images and draws none; evaluate.py measures it")
-    if guidance_scale is not None and kind != "tiny_sd":
-        raise UsageError(f"--guidance-scale needs a tiny_sd checkpoint, and {path} holds a {kind} model")
-    if kind == "vae":
-        vae = ConvVAE(**config).to(device)
-        restore(vae, weights(checkpoint), path)
-        return Generator(vae.eval().decode, (vae.latent_dim,))
-
-    model = {"diffusion": UNet, "latent_diffusion": EpsMLP, "tiny_sd": EpsMLPCond}[kind](**config["net"]).to(device)
-    restore(model, weights(checkpoint), path)
-    process, steps = DiffusionConfig(**config["diffusion"]), checkpoint["args"]["ddim_steps"]
-    if kind == "diffusion":
-        return Generator(lambda x: (x + 1) / 2, None, GaussianDiffusion(model, process).to(device), None, steps)
-
-    vae = unembed(ConvVAE, extra["vae"], path, device)
-    space = LatentSpace(vae.latent_dim).to(device)
-    restore(space, extra["space"], path)
-    texts = None
-    if kind == "tiny_sd":
-        scale = checkpoint["args"]["guidance_scale"] if guidance_scale is None else guidance_scale
-        model, texts = GuidedModel(model, scale), text_conditions(unembed(SimpleCLIP, extra["clip"], path, device))
-    diffusion = GaussianDiffusion(model, process).to(device)
-    return Generator(lambda u: vae.decode(space.denormalize(u)), (vae.latent_dim,), diffusion, texts, steps)
-
-
-@torch.inference_mode()
-def draw(
-    generator: Generator,
-    num: int,
-    device: torch.device,
-    *,
-    labels: Tensor | None = None,
-    sampler: str = "ddim",
-    steps: int | None = None,
-    eta: float = 0.0,
-    seed: int = 0,
-    frames: int = 0,
-    progress: bool = False,
-) -> tuple[Tensor, Tensor | None]:
-    """Draw `num` images (N, C, H, W) in [0, 1], and with frames > 0 their trajectory (F, N, C, H, W).
-
-    labels: (N,) for a conditional model.
-    """
-    source = torch.Generator(device).manual_seed(seed)
-    images, movies = [], []
-    for start in range(0, num, CHUNK):
-        n = min(CHUNK, num - start)
-        if generator.diffusion is None:
-            images.append(generator.decode(torch.randn(n, *generator.shape, generator=source, device=device)))
-            continue
-        options = {"shape": generator.shape, "generator": source, "frames": frames, "progress": progress}
-        if generator.texts is not None:
-            options["cond"] = generator.texts[labels[start : start + n]]
-        if sampler == "ddpm":
-            states = generator.diffusion.sample_ddpm(n, device, **options)
-        else:
-            states = generator.diffusion.sample_ddim(n, device, steps or generator.steps, eta, **options)
-        if frames:
-            states, path = states
-            movies.append(torch.stack([generator.decode(state) for state in path]))
-        images.append(generator.decode(states))
-    return torch.cat(images).clamp(0, 1), torch.cat(movies, dim=1).clamp(0, 1) if movies else None
 
 
 def parse_labels(text: str) -> list[int]:
@@ -151,24 +57,24 @@ def main() -> None:
     if suffix not in (".npz", ".png", ".gif"):
         raise UsageError(f"--out {args.out}: the name must end in .npz, .png or .gif")
     device = pick_device(args.device)
-    generator = load_generator(args.ckpt, device, args.guidance_scale)
-    if generator.diffusion is None and (args.sampler or args.steps or args.ddim_eta is not None or suffix == ".gif"):
+    model = load_image_model(args.ckpt, device, import_module, args.guidance_scale)
+    if model.diffusion is None and (args.sampler or args.steps or args.ddim_eta is not None or suffix == ".gif"):
         raise UsageError(f"{args.ckpt} is a VAE, which draws in one step: no --sampler, --steps, --ddim-eta or .gif")
     if args.sampler == "ddpm" and (args.steps or args.ddim_eta is not None):
         raise UsageError("--steps and --ddim-eta belong to --sampler ddim; ddpm takes every step")
-    if args.steps and args.steps > generator.diffusion.config.timesteps:
-        raise UsageError(f"--steps {args.steps} is outside 1 to {generator.diffusion.config.timesteps}")
-    if args.labels and generator.texts is None:
+    if args.steps and args.steps > model.diffusion.config.timesteps:
+        raise UsageError(f"--steps {args.steps} is outside 1 to {model.diffusion.config.timesteps}")
+    if args.labels and model.texts is None:
         raise UsageError(f"--labels: the model in {args.ckpt} takes no labels; tiny_sd does")
 
     labels, columns = None, 8
-    if generator.texts is not None:
+    if model.texts is not None:
         wanted = parse_labels(args.labels or "all")
         labels = torch.tensor(wanted).repeat(-(-args.num // len(wanted)))[: args.num]
         columns = len(wanted) if len(wanted) > 1 else 8
 
     images, movie = draw(
-        generator,
+        model,
         args.num,
         device,
         labels=labels,

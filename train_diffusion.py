@@ -9,10 +9,15 @@ examples:
 Writes samples_{ddpm,ddim}_epoch_XXX.png, loss.png, metrics.jsonl and diffusion_latest.pt to --out-dir.
 """
 
-from HW3.cli import add_diffusion, at_least, parse, run_main, training_parser
+import torch
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
 from HW3.data import load_dataset
 from HW3.diffusion import DiffusionConfig, GaussianDiffusion
-from HW3.training import Run
+from HW3.learning_rate import warmup_cosine
+from HW3.plumbing.cli import add_diffusion, at_least, parse, run_main, training_parser
+from HW3.plumbing.run import Run
 from HW3.Unet import UNet
 from HW3.viz import save_grid
 
@@ -23,7 +28,6 @@ QUICK = {
     "lr": 2e-3,
     "base_channels": 24,
     "patch_size": 2,
-    "schedule": "cosine",
     "prediction": "v",
     "ddim_steps": 50,
     "ema": 0.99,
@@ -48,26 +52,35 @@ def main() -> None:
     data = load_dataset(args.dataset, args.data_dir, limit=args.limit).to(run.device)
 
     net_config = {"base_channels": args.base_channels, "attention": args.attention, "patch_size": args.patch_size}
-    config = DiffusionConfig(timesteps=args.timesteps, schedule=args.schedule, prediction=args.prediction)
-    model = run.prepare(UNet(**net_config), {"net": net_config, "diffusion": vars(config)}, clip_norm=1.0)
-    diffusion = GaussianDiffusion(model, config).to(run.device)
+    process = DiffusionConfig(timesteps=args.timesteps, schedule=args.schedule, prediction=args.prediction)
+    unet = UNet(**net_config).to(run.device, memory_format=torch.channels_last)
+    ema = AveragedModel(unet, multi_avg_fn=get_ema_multi_avg_fn(args.ema))
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, weight_decay=0, fused=True)
+    model = run.start(unet, ema, optimizer, config={"net": net_config, "diffusion": vars(process)})
+    diffusion = GaussianDiffusion(model, process).to(run.device)
 
     for epoch in run.epochs():
         for idx in run.batches(len(data)):
-            x0 = data.at(idx)[0] * 2 - 1  # (B, 1, 32, 32) in [-1, 1]
-            t, noise = run.randint(config.timesteps), run.randn(*x0.shape[1:])
+            x0 = data.batch(idx)[0] * 2 - 1  # (B, 1, 32, 32) in [-1, 1]
             with run.autocast():
-                loss = diffusion.training_loss(x0, noise, t=t)
-            run.step(loss)
+                loss = diffusion.training_loss(x0)  # draws t and the noise
+
+            optimizer.zero_grad()
+            loss.backward()
+            grad_norm = clip_grad_norm_(model.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = args.lr * warmup_cosine(run.step, run.total_steps)
+            optimizer.step()
+            ema.update_parameters(unet)
+            run.log(loss=loss, grad_norm=grad_norm)
 
         if run.time_for_pictures(epoch):
-            with run.evaluation() as eval_model, run.autocast():
-                sampler = GaussianDiffusion(eval_model, config).to(run.device)
-                options = {"generator": run.picture_generator(), "progress": True}
-                ddim = sampler.sample_ddim(64, run.device, args.ddim_steps, args.ddim_eta, **options)
-                save_grid((ddim + 1) / 2, args.out_dir / f"samples_ddim_epoch_{epoch:03d}.png")
-                ddpm = sampler.sample_ddpm(64, run.device, **options)
-                save_grid((ddpm + 1) / 2, args.out_dir / f"samples_ddpm_epoch_{epoch:03d}.png")
+            with run.evaluation() as eval_unet, run.autocast():
+                sampler = GaussianDiffusion(eval_unet, process).to(run.device)
+                x = sampler.sample_ddim(64, run.device, args.ddim_steps, args.ddim_eta, progress=True)
+                save_grid((x + 1) / 2, args.out_dir / f"samples_ddim_epoch_{epoch:03d}.png")
+                x = sampler.sample_ddpm(64, run.device, progress=True)
+                save_grid((x + 1) / 2, args.out_dir / f"samples_ddpm_epoch_{epoch:03d}.png")
         run.end_epoch()
 
 

@@ -9,19 +9,23 @@ examples:
 Writes samples_epoch_XXX.png, loss.png, metrics.jsonl and latent_diffusion_latest.pt to --out-dir.
 """
 
-from HW3.checkpoints import embed, load_vae
-from HW3.cli import add_diffusion, add_latent, check_agrees, parse, run_main, training_parser
+import torch
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
 from HW3.data import load_dataset
 from HW3.diffusion import DiffusionConfig, GaussianDiffusion
 from HW3.latent import EpsMLP, LatentSpace, encode_dataset
-from HW3.training import Run
+from HW3.learning_rate import warmup_cosine
+from HW3.plumbing.cli import add_diffusion, add_latent, check_agrees, parse, run_main, training_parser
+from HW3.plumbing.run import Run
+from HW3.pretrained import embed, load_vae
 from HW3.viz import save_grid
 
 QUICK = {
     "epochs": {"digits": 80, "*": 15},
     "batch_size": {"digits": 128, "*": 256},
     "lr": 1e-3,
-    "schedule": "cosine",
     "prediction": "v",
     "ddim_steps": 50,
     "ema": 0.99,
@@ -34,7 +38,9 @@ def main() -> None:
         __doc__, out_dir="result/latent_diffusion", epochs=40, batch_size=128, lr=2e-4, ema=0.999, sample_every=5
     )
     add_diffusion(parser, ddim_steps=200)
-    add_latent(parser)
+    add_latent(parser).add_argument(
+        "--canonicalize", action="store_true", help="standardise along the principal axes of the latents, to compare"
+    )
     args = parse(parser, QUICK)
 
     run = Run("latent_diffusion", "latent_diffusion", args)
@@ -42,46 +48,36 @@ def main() -> None:
     check_agrees("--latent-dim", args.latent_dim, vae.latent_dim, args.vae_ckpt)
     data = load_dataset(args.dataset, args.data_dir, limit=args.limit).to(run.device)
     cache = encode_dataset(vae, data)  # once: training never sees an image again
-    space = LatentSpace(vae.latent_dim).to(run.device).fit(cache, canonicalize=args.canonicalize)
+    space = LatentSpace(vae.latent_dim, canonicalize=args.canonicalize).to(run.device).fit(cache)
 
-    net_config = {
-        "latent_dim": vae.latent_dim,
-        "time_dim": args.time_dim,
-        "hidden_dim": args.hidden_dim,
-        "residual": args.mlp == "residual",
-    }
-    config = DiffusionConfig(timesteps=args.timesteps, schedule=args.schedule, prediction=args.prediction)
-    model = run.prepare(
-        EpsMLP(**net_config),
-        {"net": net_config, "diffusion": vars(config)},
-        extra={"vae": embed(vae), "space": space.state_dict()},
-        clip_norm=1.0,
-    )
-    diffusion = GaussianDiffusion(model, config).to(run.device)
-    draw_z = run.whole_batch(vae.reparameterize)
+    net_config = {"latent_dim": vae.latent_dim, "time_dim": args.time_dim, "hidden_dim": args.hidden_dim}
+    process = DiffusionConfig(timesteps=args.timesteps, schedule=args.schedule, prediction=args.prediction)
+    net = EpsMLP(**net_config).to(run.device)
+    ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(args.ema))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=args.lr, weight_decay=0, fused=True)
+    config, extra = {"net": net_config, "diffusion": vars(process)}, {"vae": embed(vae), "space": space.state_dict()}
+    model = run.start(net, ema, optimizer, config=config, extra=extra)
+    diffusion = GaussianDiffusion(model, process).to(run.device)
 
     for epoch in run.epochs():
         for idx in run.batches(len(cache)):
-            u0 = space.normalize(draw_z(cache.mu[idx], cache.logvar[idx]))  # (B, D), a new z at every visit
-            t, noise = run.randint(config.timesteps), run.randn(vae.latent_dim)
+            z = vae.reparameterize(cache.mu[idx], cache.logvar[idx])  # (B, D), a new one at every visit
             with run.autocast():
-                loss = diffusion.training_loss(u0, noise, t=t)
-            run.step(loss)
+                loss = diffusion.training_loss(space.normalize(z))  # draws t and the noise
+
+            optimizer.zero_grad()
+            loss.backward()
+            grad_norm = clip_grad_norm_(model.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = args.lr * warmup_cosine(run.step, run.total_steps)
+            optimizer.step()
+            ema.update_parameters(net)
+            run.log(loss=loss, grad_norm=grad_norm)
 
         if run.time_for_pictures(epoch):
-            with run.evaluation() as eval_model, run.autocast():
-                u = (
-                    GaussianDiffusion(eval_model, config)
-                    .to(run.device)
-                    .sample_ddim(
-                        64,
-                        run.device,
-                        args.ddim_steps,
-                        args.ddim_eta,
-                        shape=(vae.latent_dim,),
-                        generator=run.picture_generator(),
-                    )
-                )
+            with run.evaluation() as eval_net, run.autocast():
+                sampler = GaussianDiffusion(eval_net, process).to(run.device)
+                u = sampler.sample_ddim(64, run.device, args.ddim_steps, args.ddim_eta, shape=(vae.latent_dim,))
                 save_grid(vae.decode(space.denormalize(u)), args.out_dir / f"samples_epoch_{epoch:03d}.png")
         run.end_epoch()
 

@@ -13,22 +13,33 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from HW3.checkpoints import embed, load_clip, load_vae
-from HW3.cli import add_diffusion, add_latent, at_least, between, check_agrees, parse, run_main, training_parser
 from HW3.clip import NUM_CLASSES
 from HW3.data import load_dataset
 from HW3.diffusion import DiffusionConfig, GaussianDiffusion
 from HW3.latent import EpsMLP, LatentSpace, encode_dataset, text_conditions
+from HW3.learning_rate import warmup_cosine
 from HW3.metrics import label_accuracy
-from HW3.training import Run
+from HW3.plumbing.cli import (
+    add_diffusion,
+    add_latent,
+    at_least,
+    between,
+    check_agrees,
+    parse,
+    run_main,
+    training_parser,
+)
+from HW3.plumbing.run import Run
+from HW3.pretrained import embed, load_clip, load_vae
 from HW3.viz import save_grid
 
 QUICK = {
     "epochs": {"digits": 80, "*": 15},
     "batch_size": {"digits": 128, "*": 256},
     "lr": 1e-3,
-    "schedule": "cosine",
     "prediction": "v",
     "guidance_scale": 1.5,
     "ema": 0.99,
@@ -39,10 +50,8 @@ QUICK = {
 class EpsMLPCond(EpsMLP):
     """eps(x_t, t, cond) for latents: an `EpsMLP` that also listens to a text embedding."""
 
-    def __init__(
-        self, latent_dim: int, cond_dim: int, time_dim: int = 256, hidden_dim: int = 512, *, residual: bool = True
-    ) -> None:
-        super().__init__(latent_dim, time_dim, hidden_dim, residual=residual)
+    def __init__(self, latent_dim: int, cond_dim: int, time_dim: int = 256, hidden_dim: int = 512) -> None:
+        super().__init__(latent_dim, time_dim, hidden_dim)
         self.cond_proj = nn.Linear(cond_dim, hidden_dim)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
@@ -102,52 +111,44 @@ def main() -> None:
     check_agrees("--embed-dim", args.embed_dim, clip.embed_dim, args.clip_ckpt)
     data = load_dataset(args.dataset, args.data_dir, limit=args.limit).to(run.device)
     cache = encode_dataset(vae, data)  # once: training never sees an image again
-    space = LatentSpace(vae.latent_dim).to(run.device).fit(cache, canonicalize=args.canonicalize)
+    space = LatentSpace(vae.latent_dim).to(run.device).fit(cache)
     texts = text_conditions(clip)  # (10, E)
 
-    net_config = {
-        "latent_dim": vae.latent_dim,
-        "cond_dim": clip.embed_dim,
-        "time_dim": args.time_dim,
-        "hidden_dim": args.hidden_dim,
-        "residual": args.mlp == "residual",
-    }
-    config = DiffusionConfig(timesteps=args.timesteps, schedule=args.schedule, prediction=args.prediction)
-    model = run.prepare(
-        EpsMLPCond(**net_config),
-        {"net": net_config, "diffusion": vars(config)},
-        extra={"vae": embed(vae), "clip": embed(clip), "space": space.state_dict()},
-        clip_norm=1.0,
-    )
-    diffusion = GaussianDiffusion(model, config).to(run.device)
-    draw_z = run.whole_batch(vae.reparameterize)
+    net_config = {"latent_dim": vae.latent_dim, "time_dim": args.time_dim, "hidden_dim": args.hidden_dim}
+    net_config["cond_dim"] = clip.embed_dim
+    process = DiffusionConfig(timesteps=args.timesteps, schedule=args.schedule, prediction=args.prediction)
+    net = EpsMLPCond(**net_config).to(run.device)
+    ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(args.ema))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=args.lr, weight_decay=0, fused=True)
+    config = {"net": net_config, "diffusion": vars(process)}
+    extra = {"vae": embed(vae), "clip": embed(clip), "space": space.state_dict()}
+    model = run.start(net, ema, optimizer, config=config, extra=extra)
+    diffusion = GaussianDiffusion(model, process).to(run.device)
 
     for epoch in run.epochs():
         for idx in run.batches(len(cache)):
-            u0 = space.normalize(draw_z(cache.mu[idx], cache.logvar[idx]))  # (B, D), a new z at every visit
-            dropped = run.rand() < args.cond_dropout
-            cond = texts[cache.labels[idx]].masked_fill(dropped[:, None], 0)  # (B, E), zeros where dropped
-            t, noise = run.randint(config.timesteps), run.randn(vae.latent_dim)
+            z = vae.reparameterize(cache.mu[idx], cache.logvar[idx])  # (B, D), a new one at every visit
+            dropped = torch.rand(len(z), 1, device=run.device) < args.cond_dropout
+            cond = texts[cache.labels[idx]].masked_fill(dropped, 0)  # (B, E), zeros where dropped
             with run.autocast():
-                loss = diffusion.training_loss(u0, noise, cond, t)
-            run.step(loss)
+                loss = diffusion.training_loss(space.normalize(z), cond=cond)  # draws t and the noise
+
+            optimizer.zero_grad()
+            loss.backward()
+            grad_norm = clip_grad_norm_(model.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = args.lr * warmup_cosine(run.step, run.total_steps)
+            optimizer.step()
+            ema.update_parameters(net)
+            run.log(loss=loss, grad_norm=grad_norm)
 
         metrics = {}
         if run.time_for_pictures(epoch):
-            with run.evaluation() as eval_model, run.autocast():
+            with run.evaluation() as eval_net, run.autocast():
                 labels = torch.arange(NUM_CLASSES, device=run.device).repeat(40)  # column = class
-                u = (
-                    GaussianDiffusion(GuidedModel(eval_model, args.guidance_scale), config)
-                    .to(run.device)
-                    .sample_ddim(
-                        len(labels),
-                        run.device,
-                        args.ddim_steps,
-                        args.ddim_eta,
-                        cond=texts[labels],
-                        shape=(vae.latent_dim,),
-                        generator=run.picture_generator(),
-                    )
+                sampler = GaussianDiffusion(GuidedModel(eval_net, args.guidance_scale), process).to(run.device)
+                u = sampler.sample_ddim(
+                    len(labels), run.device, args.ddim_steps, args.ddim_eta, texts[labels], shape=(vae.latent_dim,)
                 )
                 images = vae.decode(space.denormalize(u))
                 metrics["label_accuracy"] = label_accuracy(clip, images, labels)

@@ -9,13 +9,16 @@ examples:
 Writes {samples,recon}_epoch_XXX.png, loss.png, metrics.jsonl and convae_{latest,best}.pt to --out-dir.
 """
 
-from argparse import BooleanOptionalAction
+from argparse import SUPPRESS, BooleanOptionalAction
 
 import torch
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from HW3.cli import at_least, between, parse, run_main, training_parser
 from HW3.data import ImageSet, load_dataset
-from HW3.training import Run
+from HW3.learning_rate import warmup_cosine
+from HW3.plumbing.cli import at_least, between, parse, run_main, training_parser
+from HW3.plumbing.run import Run
 from HW3.vae import ConvVAE, vae_loss
 from HW3.viz import save_grid, save_pairs
 
@@ -37,35 +40,45 @@ def main() -> None:
     group.add_argument("--loss-type", choices=("mse", "bce"), default="mse", help="reconstruction term")
     group.add_argument("--val-split", type=between(0.001, 0.5), default=0.05, help="fraction held out to choose `best`")
     group.add_argument("--save-recon", action=BooleanOptionalAction, default=True, help="save recon_epoch_XXX.png")
-    group.add_argument("--num-workers", type=int, default=0, help="accepted, but nothing needs workers any more")
     group.add_argument("--no-cuda", action="store_true", help="the same as --device cpu")
+    group.add_argument("--num-workers", type=int, help=SUPPRESS)  # of older commands; nothing needs workers any more
     args = parse(parser, QUICK)
 
     run = Run("vae", "convae", args)
     data = load_dataset(args.dataset, args.data_dir, limit=args.limit).to(run.device)
     train, val = data.split(args.val_split, args.seed)
 
-    vae = ConvVAE(args.latent_dim)
-    vae.reparameterize = run.whole_batch(vae.reparameterize)  # N processes draw the noise that one would
-    model = run.prepare(vae, {"latent_dim": args.latent_dim})
+    vae = ConvVAE(args.latent_dim).to(run.device, memory_format=torch.channels_last)
+    ema = AveragedModel(vae, multi_avg_fn=get_ema_multi_avg_fn(args.ema))
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=args.lr, weight_decay=0, fused=True)
+    model = run.start(vae, ema, optimizer, config={"latent_dim": args.latent_dim})
 
     for epoch in run.epochs():
         for idx in run.batches(len(train)):
-            x, _ = train.at(idx)  # (B, 1, 32, 32) in [0, 1]
+            x, _ = train.batch(idx)  # (B, 1, 32, 32) in [0, 1]
             with run.autocast():
                 recon, mu, logvar = model(x)  # (B, 1, 32, 32), (B, D), (B, D)
             total, rec, kl = vae_loss(recon, x, mu, logvar, args.kl_weight, args.loss_type)
-            run.step(total / len(x), rec=rec / len(x), kl=kl / len(x))
+            loss = total / len(x)
 
-        with run.evaluation() as eval_model:
-            val_loss = mean_loss(eval_model, val, args.kl_weight, args.loss_type)
+            optimizer.zero_grad()
+            loss.backward()
+            grad_norm = clip_grad_norm_(model.parameters(), 1000.0)
+            for group in optimizer.param_groups:
+                group["lr"] = args.lr * warmup_cosine(run.step, run.total_steps)
+            optimizer.step()
+            ema.update_parameters(vae)
+            run.log(loss=loss, rec=rec / len(x), kl=kl / len(x), grad_norm=grad_norm)
+
+        with run.evaluation() as eval_vae:
+            val_loss = mean_loss(eval_vae, val, args.kl_weight, args.loss_type)
             if run.time_for_pictures(epoch):
-                z = torch.randn(64, args.latent_dim, generator=run.picture_generator(), device=run.device)
-                save_grid(eval_model.decode(z), args.out_dir / f"samples_epoch_{epoch:03d}.png")
+                z = torch.randn(64, args.latent_dim, device=run.device)
+                save_grid(eval_vae.decode(z), args.out_dir / f"samples_epoch_{epoch:03d}.png")
                 if args.save_recon:
-                    x, _ = val.at(slice(32))
-                    mu, _ = eval_model.encode(x)
-                    save_pairs(x, eval_model.decode(mu), args.out_dir / f"recon_epoch_{epoch:03d}.png")
+                    x, _ = val.batch(slice(32))
+                    mu, _ = eval_vae.encode(x)
+                    save_pairs(x, eval_vae.decode(mu), args.out_dir / f"recon_epoch_{epoch:03d}.png")
         run.end_epoch(best=val_loss, val_loss=val_loss)
 
 
@@ -73,7 +86,7 @@ def mean_loss(vae: ConvVAE, data: ImageSet, kl_weight: float, loss_type: str) ->
     """The loss per image over a whole set."""
     total = 0.0
     for start in range(0, len(data), 500):
-        x, _ = data.at(slice(start, start + 500))
+        x, _ = data.batch(slice(start, start + 500))
         recon, mu, logvar = vae(x)
         total += vae_loss(recon, x, mu, logvar, kl_weight, loss_type)[0].item()
     return total / len(data)

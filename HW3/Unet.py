@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from HW3.diffusion import timestep_embedding
+from HW3.embedding import timestep_embedding
 
 
 class UNet(nn.Module):

@@ -40,9 +40,13 @@ class SimpleCLIP(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Image embeddings (B, E), text embeddings (B, E), and the inverse temperature, at most 100."""
-        scale = self.logit_scale.exp().clamp(max=100)
-        return self.image_encoder(images), self.text_encoder(labels), scale
+        """Image embeddings (B, E), text embeddings (B, E), and the inverse temperature."""
+        return self.image_encoder(images), self.text_encoder(labels), self.scale
+
+    @property
+    def scale(self) -> Tensor:
+        """The inverse temperature, (): at most 100, as in the paper."""
+        return self.logit_scale.exp().clamp(max=100)
 
     def all_text_embeddings(self) -> Tensor:
         """The embedding of every class, (10, E)."""

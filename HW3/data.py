@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from HW3.errors import UserError
+from HW3.plumbing.errors import UserError
 
 DATASETS = ("mnist", "fashion_mnist", "digits")
 
@@ -39,7 +39,7 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
-    def at(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W) as float32 in [0, 1], and labels (B,), at these indices."""
         return self.images[index].float().div_(255), self.labels[index]
 
@@ -67,8 +67,8 @@ def load_dataset(
 ) -> ImageSet:
     """Load a dataset, resized to `image_size`, as uint8 tensors on the CPU.
 
-    `mnist` and `fashion_mnist` are read by torchvision from `data_dir` (`ROOT/MNIST/raw` or `ROOT/raw`)
-    and downloaded there if absent; `digits` is scikit-learn's and needs no file.
+    `mnist` and `fashion_mnist` are read by torchvision from `data_dir` (`ROOT/MNIST/raw`, or `ROOT/raw` if that is
+    not the other one's) and downloaded there if absent; `digits` is scikit-learn's and needs no file.
     Raises UserError when files are missing, truncated or corrupt, ValueError for an unknown name.
     """
     if name == "digits":
@@ -136,10 +136,29 @@ _ALL_FILES = (*_idx_files(True), *_idx_files(False))
 
 def _find_raw(root: Path, class_name: str) -> Path | None:
     """The folder with all four files (torchvision wants all of them), or None."""
-    for raw in (root / class_name / "raw", root / "raw"):
-        if all((raw / file).is_file() for file in _ALL_FILES):
-            return raw
+    own, shared = root / class_name / "raw", root / "raw"
+    if _is_complete(own):
+        return own
+    if _is_complete(shared) and _owner(shared) == class_name:
+        return shared
     return None
+
+
+def _is_complete(raw: Path) -> bool:
+    return all((raw / file).is_file() for file in _ALL_FILES)
+
+
+# The first labels of the training sets: idx files carry no name, and both sets have files of the same names and sizes.
+_FIRST_LABELS = {bytes([5, 0, 4, 1, 9, 2, 1, 3, 1, 4]): "MNIST", bytes([9, 0, 0, 3, 0, 2, 7, 2, 5, 5]): "FashionMNIST"}
+
+
+def _owner(raw: Path) -> str:
+    """Whose files lie in ROOT/raw: by their labels, else by the folder's name, else MNIST's."""
+    with (raw / "train-labels-idx1-ubyte").open("rb") as file:
+        file.seek(8)
+        known = _FIRST_LABELS.get(file.read(10))
+    named = raw.absolute().parent.name
+    return known or (named if named in _FIRST_LABELS.values() else "MNIST")
 
 
 def _download(base: type, root: Path) -> Path:

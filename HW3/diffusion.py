@@ -9,56 +9,13 @@ Implicit Models"; Nichol & Dhariwal 2021 (cosine schedule); Salimans & Ho 2022 (
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-
-@dataclass(frozen=True)
-class DiffusionConfig:
-    """What defines a diffusion process. `schedule`: "linear" | "cosine"; `prediction`: "eps" | "v".
-
-    `beta_start` and `beta_end` belong to the linear schedule; `image_size` and `channels` give the shape
-    that the samplers draw when they are not told another. Raises ValueError for impossible values.
-    """
-
-    image_size: int = 32
-    channels: int = 1
-    timesteps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-    schedule: str = "linear"
-    prediction: str = "eps"
-
-    def __post_init__(self) -> None:
-        if self.timesteps < 1:
-            raise ValueError(f"timesteps must be 1 or more, not {self.timesteps}")
-        if not 0 < self.beta_start <= self.beta_end < 1:
-            raise ValueError(f"0 < beta_start <= beta_end < 1 must hold, not {self.beta_start}, {self.beta_end}")
-        if self.schedule not in ("linear", "cosine"):
-            raise ValueError(f"schedule must be linear or cosine, not {self.schedule!r}")
-        if self.prediction not in ("eps", "v"):
-            raise ValueError(f"prediction must be eps or v, not {self.prediction!r}")
-
-    def betas(self) -> Tensor:
-        """The schedule, (T,) float64."""
-        if self.schedule == "linear":
-            return torch.linspace(self.beta_start, self.beta_end, self.timesteps, dtype=torch.float64)
-        # Nichol & Dhariwal 2021 eq. 17: alpha_bar(u) = cos^2, betas from its ratios, cut at 0.999.
-        u = torch.linspace(0, 1, self.timesteps + 1, dtype=torch.float64)
-        alpha_bar = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
-        return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
-
-
-def timestep_embedding(t: Tensor, dim: int) -> Tensor:
-    """Sinusoids of t, (B,) -> (B, dim) float32, `dim` even; Vaswani et al. 2017 section 3.5."""
-    frequencies = torch.exp(-math.log(10_000) * torch.arange(dim // 2, device=t.device) / (dim // 2))
-    angles = t[:, None].float() * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+from HW3.schedules import DiffusionConfig
 
 
 class GaussianDiffusion(nn.Module):
@@ -238,13 +195,15 @@ class GaussianDiffusion(nn.Module):
         progress: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Draw samples by all T ancestral steps. The arguments are those of `sample_ddim`."""
-        ts = list(range(self.config.timesteps - 1, -1, -1))
 
-        def step(x: Tensor, t: Tensor, t_prev: Tensor, eps: Tensor, last: bool) -> Tensor:
-            noise = torch.zeros_like(x) if last else _randn(x.shape, x.device, generator)
+        def step(x: Tensor, t: Tensor, t_prev: Tensor, eps: Tensor, is_last: bool) -> Tensor:
+            noise = torch.zeros_like(x) if is_last else _randn(x.shape, x.device, generator)
             return self.ddpm_step(x, t, eps, noise)
 
-        return self._sample(step, ts, batch_size, device, cond, shape, clip_x0, generator, frames, progress)
+        ts = list(reversed(range(self.config.timesteps)))
+        x = _randn((batch_size, *self._sample_shape(shape)), device, generator)
+        clip = shape is None if clip_x0 is None else clip_x0
+        return self._reverse(x, ts, step, cond, clip_x0=clip, frames=frames, progress=progress)
 
     def sample_ddim(
         self,
@@ -264,54 +223,56 @@ class GaussianDiffusion(nn.Module):
 
         cond: (B, ...) handed to the network.  shape: one sample's shape, by default the config's image.
         clip_x0: clamp the estimated x_0 to [-1, 1] in every step; by default for images (shape None) only.
-        generator: source of every draw.  progress: show a bar, on a terminal.
+        generator: source of every draw, torch's global one for None.  progress: show a bar, on a terminal.
         Returns (B, *shape); with frames > 0 also the trajectory: about that many evenly spaced states
         (F, B, *shape), the first one pure noise and the last one the samples.
         """
-        ts = ddim_timesteps(self.config.timesteps, steps)
 
-        def step(x: Tensor, t: Tensor, t_prev: Tensor, eps: Tensor, last: bool) -> Tensor:
-            step_eta = 0.0 if last else eta  # σ = 0 in the step that lands on x_0
+        def step(x: Tensor, t: Tensor, t_prev: Tensor, eps: Tensor, is_last: bool) -> Tensor:
+            step_eta = 0.0 if is_last else eta  # σ = 0 in the step that lands on x_0
             noise = _randn(x.shape, x.device, generator) if step_eta > 0 else None
             return self.ddim_step(x, t, t_prev, eps, step_eta, noise)
 
-        return self._sample(step, ts, batch_size, device, cond, shape, clip_x0, generator, frames, progress)
+        ts = ddim_timesteps(self.config.timesteps, steps)
+        x = _randn((batch_size, *self._sample_shape(shape)), device, generator)
+        clip = shape is None if clip_x0 is None else clip_x0
+        return self._reverse(x, ts, step, cond, clip_x0=clip, frames=frames, progress=progress)
+
+    def _sample_shape(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        size = self.config.image_size
+        return (self.config.channels, size, size) if shape is None else shape
 
     @torch.inference_mode()
-    def _sample(
+    def _reverse(
         self,
-        step: Callable[[Tensor, Tensor, Tensor, Tensor, bool], Tensor],
+        x: Tensor,
         ts: list[int],
-        batch_size: int,
-        device: torch.device | str,
+        step: Callable[[Tensor, Tensor, Tensor, Tensor, bool], Tensor],
         cond: Tensor | None,
-        shape: tuple[int, ...] | None,
-        clip_x0: bool | None,
-        generator: torch.Generator | None,
+        *,
+        clip_x0: bool,
         frames: int,
         progress: bool,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """The one reverse loop: noise -> network -> `step`, over the descending timesteps `ts`."""
-        clip = shape is None if clip_x0 is None else clip_x0
-        shape = (self.config.channels, self.config.image_size, self.config.image_size) if shape is None else shape
+        """The one reverse loop: from noise x through the descending timesteps `ts`, network and `step` in turns."""
         # All timesteps go to the device at once, one row (B,) per step: the loop itself never waits for it.
-        grid = torch.tensor([*ts, -1], device=device)[:, None].repeat(1, batch_size).unbind(0)
+        grid = torch.tensor([*ts, -1], device=x.device)[:, None].repeat(1, len(x)).unbind(0)
         keep = _frame_steps(len(ts), frames)
-        was_training = self.training
+        states = [x]
+        was_training = {module: module.training for module in self.modules()}
         self.eval()
         try:
-            x = _randn((batch_size, *shape), device, generator)
-            states = [x] if frames else []
             for i in tqdm(range(len(ts)), desc="sampling", leave=False, disable=None if progress else True):
                 t, t_prev = grid[i], grid[i + 1]
                 eps = self.model_eps(x, t, cond)
-                if clip:
+                if clip_x0:
                     eps = self.predict_eps(x, t, self.predict_x0(x, t, eps).clamp(-1, 1))
                 x = step(x, t, t_prev, eps, i == len(ts) - 1)
                 if i in keep:
                     states.append(x)
         finally:
-            self.train(was_training)
+            for module, mode in was_training.items():
+                module.training = mode
         return (x, torch.stack(states)) if frames else x
 
 

@@ -6,15 +6,18 @@ Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Mode
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from HW3.clip import SimpleCLIP
 from HW3.data import ImageSet
-from HW3.diffusion import timestep_embedding
-from HW3.vae import ConvVAE
+from HW3.embedding import timestep_embedding
+
+if TYPE_CHECKING:
+    from HW3.clip import SimpleCLIP
+    from HW3.vae import ConvVAE
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class LatentCache:
 @torch.inference_mode()
 def encode_dataset(vae: ConvVAE, data: ImageSet, batch_size: int = 500) -> LatentCache:
     """Run the encoder over the whole set, once. `data` and `vae` are on the same device."""
-    rows = [vae.encode(data.at(slice(i, i + batch_size))[0]) for i in range(0, len(data), batch_size)]
+    rows = [vae.encode(data.batch(slice(i, i + batch_size))[0]) for i in range(0, len(data), batch_size)]
     mu, logvar = (torch.cat(parts).float() for parts in zip(*rows, strict=True))
     return LatentCache(mu, logvar, data.labels)
 
@@ -46,67 +49,60 @@ def text_conditions(clip: SimpleCLIP) -> Tensor:
 class LatentSpace(nn.Module):
     """The affine map between VAE latents z and the standardised u in which diffusion runs; `fit` makes it.
 
-    Buffers: `mean`, `std` (D,), and `basis` (D, D), whose columns are the directions of u: the axes of z
-    themselves, or its principal axes.  u = (z - mean) @ basis / std.
+    u = (z - mean) / std, per dimension; with canonicalize along the principal axes of z: u = (z - mean) @ basis / std.
+    Buffers: `mean`, `std` (D,), and `basis` (D, D), whose columns are those axes, or None.
     """
 
     mean: Tensor
     std: Tensor
-    basis: Tensor
+    basis: Tensor | None
 
-    def __init__(self, latent_dim: int) -> None:
+    def __init__(self, latent_dim: int, *, canonicalize: bool = False) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(latent_dim))
         self.register_buffer("std", torch.ones(latent_dim))
-        self.register_buffer("basis", torch.eye(latent_dim))
+        self.register_buffer("basis", torch.eye(latent_dim) if canonicalize else None)
 
     @torch.no_grad()
-    def fit(self, cache: LatentCache, *, canonicalize: bool = False) -> LatentSpace:
-        """Measure the aggregate posterior of the cache: mean 0 and variance 1 per dimension of u.
-
-        canonicalize: also turn z onto its principal axes, so that u is uncorrelated.
-        """
-        mu = cache.mu.double()
+    def fit(self, cache: LatentCache) -> LatentSpace:
+        """Measure the aggregate posterior of the cache: mean 0 and variance 1 per dimension of u."""
+        mu, logvar = cache.mu.cpu().double(), cache.logvar.cpu().double()  # on the CPU: Apple's GPUs have no float64
         # Cov[z] = Cov[E[z | x]] + E[Cov[z | x]]
-        covariance = mu.T.cov(correction=0) + cache.logvar.double().exp().mean(dim=0).diag()
-        if canonicalize:
-            variance, basis = torch.linalg.eigh(covariance)
-            self.basis.copy_(basis)
+        if self.basis is None:
+            variance = mu.var(dim=0, correction=0) + logvar.exp().mean(dim=0)
         else:
-            variance = covariance.diag()
+            variance, basis = torch.linalg.eigh(mu.T.cov(correction=0) + logvar.exp().mean(dim=0).diag())
+            self.basis.copy_(basis)
         self.mean.copy_(mu.mean(dim=0))
         self.std.copy_(variance.clamp(min=1e-12).sqrt())
         return self
 
     def normalize(self, z: Tensor) -> Tensor:
         """z (B, D) -> u (B, D)."""
-        return (z - self.mean) @ self.basis / self.std
+        centred = z - self.mean
+        return (centred if self.basis is None else centred @ self.basis) / self.std
 
     def denormalize(self, u: Tensor) -> Tensor:
         """u (B, D) -> z (B, D), the inverse of `normalize`."""
-        return (u * self.std) @ self.basis.T + self.mean
+        scaled = u * self.std
+        return (scaled if self.basis is None else scaled @ self.basis.T) + self.mean
 
 
 class EpsMLP(nn.Module):
     """eps(x_t, t) for vectors: x (B, latent_dim), t (B,) -> like x.
 
-    An embedding (B, hidden_dim) of the time, and of whatever else a subclass adds to it, enters every block.
-    residual: blocks with skip connections and a zero-initialised end, or the plain MLP of older courses.
+    Residual blocks; an embedding (B, hidden_dim) of the time, and of whatever else a subclass adds to it, enters each.
     """
 
-    def __init__(
-        self, latent_dim: int, time_dim: int = 256, hidden_dim: int = 512, *, blocks: int = 3, residual: bool = True
-    ) -> None:
+    def __init__(self, latent_dim: int, time_dim: int = 256, hidden_dim: int = 512, *, blocks: int = 3) -> None:
         super().__init__()
         self.time_dim = time_dim
-        self.residual = residual
         self.time_mlp = nn.Sequential(nn.Linear(time_dim, hidden_dim), nn.SiLU(), nn.Linear(hidden_dim, hidden_dim))
         self.stem = nn.Linear(latent_dim, hidden_dim)
-        self.blocks = nn.ModuleList(_Block(hidden_dim, residual) for _ in range(blocks))
+        self.blocks = nn.ModuleList(ResidualBlock(hidden_dim) for _ in range(blocks))
         self.head = nn.Linear(hidden_dim, latent_dim)
-        if residual:
-            nn.init.zeros_(self.head.weight)
-            nn.init.zeros_(self.head.bias)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     def embed_time(self, t: Tensor) -> Tensor:
         """t (B,) -> (B, hidden_dim), in the dtype of the parameters."""
@@ -116,7 +112,7 @@ class EpsMLP(nn.Module):
         """The body of the network: x (B, latent_dim) and an embedding (B, hidden_dim) -> like x."""
         h = self.stem(x)
         for block in self.blocks:
-            h = h + block(h, emb) if self.residual else block(h, emb)
+            h = h + block(h, emb)
         return self.head(h)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
@@ -124,13 +120,14 @@ class EpsMLP(nn.Module):
         return self.denoise(x, self.embed_time(t))
 
 
-class _Block(nn.Module):
-    """norm, linear, plus the embedding, SiLU, linear. (The plain one: no norm.)"""
+class ResidualBlock(nn.Module):
+    """norm, linear, plus the embedding, SiLU, linear: what is added to h (B, dim)."""
 
-    def __init__(self, dim: int, residual: bool) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim) if residual else nn.Identity()
+        self.norm = nn.LayerNorm(dim)
         self.linear1, self.linear2 = nn.Linear(dim, dim), nn.Linear(dim, dim)
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        """h, emb: (B, dim).  Returns like h."""
         return self.linear2(F.silu(self.linear1(self.norm(h)) + emb))

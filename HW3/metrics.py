@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from HW3.clip import SimpleCLIP
-from HW3.vae import ConvVAE
+if TYPE_CHECKING:
+    from HW3.clip import SimpleCLIP
+    from HW3.vae import ConvVAE
 
 
 @torch.inference_mode()
@@ -38,5 +41,6 @@ def frechet_distance(clip: SimpleCLIP, images: Tensor, reference: Tensor) -> flo
 
 
 def _moments(clip: SimpleCLIP, images: Tensor) -> tuple[Tensor, Tensor]:
-    features = torch.cat([clip.image_encoder(chunk) for chunk in images.split(500)]).double()
+    features = torch.cat([clip.image_encoder(chunk) for chunk in images.split(500)])
+    features = features.cpu().double()  # Apple's GPUs have no float64
     return features.mean(dim=0), features.T.cov()

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from HW3.files import write_atomically
+from HW3.plumbing.files import write_atomically
 
 
 def save_grid(images: Tensor, path: Path, *, columns: int = 8) -> None:

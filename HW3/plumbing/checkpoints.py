@@ -1,8 +1,8 @@
 """The one checkpoint writer and reader. A checkpoint holds tensors and plain values only.
 
 Keys: `format`, `kind` ("vae", "diffusion", "latent_diffusion", "clip", "tiny_sd"), `config` (what rebuilds
-the model), `model`, `ema` (averaged weights or None), `extra` (other tensors that sampling needs), and, to
-resume, `args`, `position`, `optimizer`, `ema_updates`, `random`, `sums`, `best`.
+the model), `ema` (its averaged weights, which are those to use), `extra` (other tensors that sampling needs), and,
+to resume, `model`, `args`, `position`, `optimizer`, `ema_updates`, `random`, `sums`, `best`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from HW3.clip import SimpleCLIP
-from HW3.errors import UsageError
-from HW3.files import write_atomically
-from HW3.vae import ConvVAE
+from HW3.plumbing.errors import UsageError
+from HW3.plumbing.files import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 
 TRAINED_BY = {
     "vae": "train_vae.py",
@@ -64,11 +62,6 @@ def load_checkpoint(path: Path, kind: str | None = None, device: torch.device | 
     return checkpoint
 
 
-def weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The weights to sample from: the averaged ones where there are any."""
-    return checkpoint["model"] if checkpoint["ema"] is None else checkpoint["ema"]
-
-
 def restore(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
     """Load weights into a model; raises UsageError when they do not fit it."""
     try:
@@ -76,42 +69,3 @@ def restore(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> Non
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UsageError(f"the weights in {path} do not fit the model: {reason}") from None
-
-
-def load_vae(path: Path, device: torch.device | str, dataset: str) -> ConvVAE:
-    """The VAE of a `train_vae.py` checkpoint, in eval mode. Raises UsageError if it knows another dataset."""
-    return _frozen(ConvVAE, _trained_on(dataset, load_checkpoint(path, "vae", device), path), path, device)
-
-
-def load_clip(path: Path, device: torch.device | str, dataset: str) -> SimpleCLIP:
-    """The CLIP of a `train_clip.py` checkpoint, in eval mode. Raises UsageError if it knows another dataset."""
-    return _frozen(SimpleCLIP, _trained_on(dataset, load_checkpoint(path, "clip", device), path), path, device)
-
-
-def _trained_on(dataset: str, checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
-    found = checkpoint["args"]["dataset"]
-    if found != dataset:
-        script = TRAINED_BY[checkpoint["kind"]]
-        raise UsageError(f"{path} was trained on {found}: give --dataset {found}, or run {script} --dataset {dataset}")
-    return checkpoint
-
-
-def embed(model: ConvVAE | SimpleCLIP) -> dict[str, Any]:
-    """A frozen model as part of another model's checkpoint, which then needs no second file."""
-    names = {ConvVAE: ("latent_dim",), SimpleCLIP: ("embed_dim",)}[type(model)]
-    return {
-        "config": {name: getattr(model, name) for name in names},
-        "model": {key: value.detach().cpu() for key, value in model.state_dict().items()},
-        "ema": None,
-    }
-
-
-def unembed(cls: type[nn.Module], part: dict[str, Any], path: Path, device: torch.device | str) -> nn.Module:
-    """The frozen model that `embed` stored in the checkpoint at `path`."""
-    return _frozen(cls, part, path, device)
-
-
-def _frozen(cls: type[nn.Module], part: dict[str, Any], path: Path, device: torch.device | str) -> Any:
-    model = cls(**part["config"]).to(device)
-    restore(model, weights(part), path)
-    return model.eval().requires_grad_(False)

@@ -1,6 +1,6 @@
 """One command line for every script: the shared flags, the `--quick` presets, and the error style.
 
-An error that a user can mend (HW3/errors.py) ends a script with one line and no traceback.
+An error that a user can mend (errors.py) ends a script with one line and no traceback.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from HW3.data import DATASETS
-from HW3.errors import UsageError, UserError
+from HW3.plumbing.errors import UsageError, UserError
+from HW3.schedules import PREDICTIONS, SCHEDULES
 
 
 def run_main(main: Callable[[], None]) -> NoReturn:
@@ -129,7 +130,9 @@ def training_parser(
 
     output = parser.add_argument_group("output")
     output.add_argument("--out-dir", "--output-dir", default=out_dir, type=Path, help="folder for everything written")
-    output.add_argument("--resume", action="store_true", help="continue from the latest checkpoint in --out-dir")
+    start = output.add_mutually_exclusive_group()
+    start.add_argument("--resume", action="store_true", help="continue from the latest checkpoint in --out-dir")
+    start.add_argument("--overwrite", action="store_true", help="start anew although --out-dir holds a trained model")
     output.add_argument(
         "--sample-every", type=at_least(0), default=sample_every, help="pictures every N epochs; 0: after the last only"
     )
@@ -155,29 +158,24 @@ def add_diffusion(parser: Parser, *, ddim_steps: int) -> None:
     """The flags of the three scripts that train a diffusion model."""
     group = parser.add_argument_group("diffusion")
     group.add_argument("--timesteps", type=at_least(1), default=1000, help="T, the length of the forward process")
-    group.add_argument("--schedule", choices=("linear", "cosine"), default="linear", help="how beta grows with t")
-    group.add_argument("--prediction", choices=("eps", "v"), default="eps", help="what the network predicts")
+    group.add_argument("--prediction", choices=PREDICTIONS, default="eps", help="what the network predicts")
+    group.add_argument(
+        "--schedule", choices=SCHEDULES, help="how beta grows with t; by default what suits the prediction"
+    )
     group.add_argument(
         "--ddim-steps", type=at_least(1), default=ddim_steps, help="network calls per DDIM sample, 1 to --timesteps"
     )
     group.add_argument("--ddim-eta", type=between(0, 1), default=0.0, help="DDIM noise: 0 none, 1 as much as DDPM")
 
 
-def add_latent(parser: Parser) -> None:
+def add_latent(parser: Parser) -> argparse._ArgumentGroup:
     """The flags of the two scripts that train in latent space."""
     group = parser.add_argument_group("latents")
     group.add_argument("--vae-ckpt", default="result/vae/convae_latest.pt", type=Path, help="from train_vae.py")
     group.add_argument("--latent-dim", type=at_least(1), help="size of z, if you want the checkpoint's checked")
-    group.add_argument(
-        "--canonicalize",
-        action="store_true",
-        help="standardise along the principal axes of the latents, not per dimension; for comparison",
-    )
     group.add_argument("--time-dim", type=even, default=256, help="size of the sinusoidal time embedding")
     group.add_argument("--hidden-dim", type=at_least(1), default=512, help="width of the MLP")
-    group.add_argument(
-        "--mlp", choices=("residual", "plain"), default="residual", help="with or without skip connections"
-    )
+    return group
 
 
 def check_agrees(flag: str, given: int | None, found: int, path: Path) -> None:
@@ -198,4 +196,22 @@ def parse(parser: Parser, quick: dict[str, Any]) -> argparse.Namespace:
         args = parser.parse_args()
     if "ddim_steps" in args and args.ddim_steps > args.timesteps:
         parser.error(f"--ddim-steps {args.ddim_steps} is outside 1 to --timesteps {args.timesteps}")
+    if "schedule" in args:
+        _settle_schedule(args)
     return args
+
+
+def _settle_schedule(args: argparse.Namespace) -> None:
+    """The cosine schedule ends in nothing but noise, from which eps alone cannot tell x_0.
+
+    There the first step back divides by sqrt(alpha_bar), about 1/200, and multiplies every error of the network. Images
+    survive it because their samplers clip x_0; latents have no range to clip to. A network that predicts v has no such
+    division.
+    """
+    if args.schedule is None:
+        args.schedule = "linear" if args.prediction == "eps" else "cosine"
+    if args.schedule == "cosine" and args.prediction == "eps" and "vae_ckpt" in args:
+        raise UsageError(
+            "--schedule cosine with --prediction eps: in latent space, where nothing is clipped, the first step back "
+            "multiplies the network's errors by hundreds; use --prediction v, or --schedule linear"
+        )

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from HW3.errors import UserError
+from HW3.plumbing.errors import UserError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -32,6 +32,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         raise
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError unless files can be written to the folder, which is made if it is not there."""
+    probe = folder / ".writable"
+    write_atomically(probe, b"")
+    probe.unlink()
 
 
 def _umask() -> int:

@@ -1,0 +1,127 @@
+"""Drawing from any checkpoint: what every kind of trained model becomes, and the one function that draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from HW3.clip import SimpleCLIP
+from HW3.diffusion import DiffusionConfig, GaussianDiffusion
+from HW3.latent import EpsMLP, LatentSpace, text_conditions
+from HW3.plumbing.checkpoints import TRAINED_BY, load_checkpoint, restore
+from HW3.plumbing.errors import UsageError
+from HW3.pretrained import unembed
+from HW3.Unet import UNet
+from HW3.vae import ConvVAE
+
+CHUNK = 500  # images drawn at once
+
+
+@dataclass(frozen=True)
+class ImageModel:
+    """A trained model, ready to draw.
+
+    decode: states (B, *shape) -> images (B, C, H, W) in [0, 1].  shape: of one state; None for images.
+    diffusion: None for a VAE, which decodes plain noise.  texts: (10, E) conditions, None if it takes no labels.
+    steps: the DDIM steps that it was trained to be shown with.
+    """
+
+    decode: Callable[[Tensor], Tensor]
+    shape: tuple[int, ...] | None
+    diffusion: GaussianDiffusion | None = None
+    texts: Tensor | None = None
+    steps: int = 1
+
+
+def load_image_model(
+    path: Path,
+    device: torch.device,
+    import_script: Callable[[str], ModuleType],
+    guidance_scale: float | None = None,
+) -> ImageModel:
+    """Rebuild the model in a checkpoint. Raises UsageError for one that cannot draw.
+
+    import_script: imports `train_tiny_sd`, which defines the conditional network; called for its checkpoints only.
+    guidance_scale: tiny_sd only; None for that of training.
+    """
+    checkpoint = load_checkpoint(path, device=device)
+    kind, config, extra, args = (checkpoint[key] for key in ("kind", "config", "extra", "args"))
+    if kind == "clip":
+        raise UsageError(f"{path} is a CLIP model, which compares images and draws none; evaluate.py measures it")
+    if guidance_scale is not None and kind != "tiny_sd":
+        raise UsageError(f"--guidance-scale needs a tiny_sd checkpoint, and {path} holds a {kind} model")
+    if kind == "vae":
+        vae = _built(ConvVAE(**config), checkpoint, path, device)
+        return ImageModel(vae.decode, (vae.latent_dim,))
+
+    process = DiffusionConfig(**config["diffusion"])
+    if kind == "diffusion":
+        unet = _built(UNet(**config["net"]), checkpoint, path, device)
+        diffusion = GaussianDiffusion(unet, process).to(device)
+        return ImageModel(lambda x: (x + 1) / 2, None, diffusion, steps=args["ddim_steps"])
+
+    vae = unembed(ConvVAE, extra["vae"], path, device)
+    space = LatentSpace(vae.latent_dim, canonicalize="basis" in extra["space"]).to(device)
+    restore(space, extra["space"], path)
+    net: nn.Module
+    texts = None
+    if kind == "latent_diffusion":
+        net = _built(EpsMLP(**config["net"]), checkpoint, path, device)
+    else:
+        script = import_script(TRAINED_BY[kind].removesuffix(".py"))
+        net = _built(script.EpsMLPCond(**config["net"]), checkpoint, path, device)
+        net = script.GuidedModel(net, args["guidance_scale"] if guidance_scale is None else guidance_scale)
+        texts = text_conditions(unembed(SimpleCLIP, extra["clip"], path, device))
+    diffusion = GaussianDiffusion(net, process).to(device)
+    return ImageModel(
+        lambda u: vae.decode(space.denormalize(u)), (vae.latent_dim,), diffusion, texts, args["ddim_steps"]
+    )
+
+
+def _built(model: nn.Module, checkpoint: dict, path: Path, device: torch.device) -> nn.Module:
+    restore(model, checkpoint["ema"], path)
+    return model.to(device).eval()
+
+
+@torch.inference_mode()
+def draw(
+    model: ImageModel,
+    num: int,
+    device: torch.device,
+    *,
+    labels: Tensor | None = None,
+    sampler: str = "ddim",
+    steps: int | None = None,
+    eta: float = 0.0,
+    seed: int = 0,
+    frames: int = 0,
+    progress: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Draw `num` images (N, C, H, W) in [0, 1], and with frames > 0 their trajectory (F, N, C, H, W).
+
+    labels: (N,) for a model with texts.  sampler: "ddim" | "ddpm"; steps (None: as in training) and eta are DDIM's.
+    """
+    source = torch.Generator(device).manual_seed(seed)
+    images, movies = [], []
+    for start in range(0, num, CHUNK):
+        n = min(CHUNK, num - start)
+        if model.diffusion is None:
+            images.append(model.decode(torch.randn(n, *model.shape, generator=source, device=device)))
+            continue
+        options = {"shape": model.shape, "generator": source, "frames": frames, "progress": progress}
+        if model.texts is not None:
+            options["cond"] = model.texts[labels[start : start + n]]
+        if sampler == "ddpm":
+            states = model.diffusion.sample_ddpm(n, device, **options)
+        else:
+            states = model.diffusion.sample_ddim(n, device, steps or model.steps, eta, **options)
+        if frames:
+            states, path = states
+            movies.append(torch.stack([model.decode(state) for state in path]))
+        images.append(model.decode(states))
+    return torch.cat(images).clamp(0, 1), torch.cat(movies, dim=1).clamp(0, 1) if movies else None
