@@ -358,28 +358,28 @@ class Clock:
 def traced(folder: Path, out: Path) -> dict[str, object]:
     """Grade a folder with one worker, in this process, with a clock around each part."""
     begin = time.perf_counter()
-    from grading.hidden.engine import grade, run
+    from grading.hidden.engine import grade, run, session
     from grading.hidden.intake import inbox
     from grading.hidden.sandbox import workers
 
     clock = Clock()
     for owner, name, label in (
         (run, "Zygote", "zygote"),  # the class: constructing it is what is timed
-        (run.Run, "_one", "other"),
+        (run.GradingRun, "_one", "other"),
         (inbox.Handin, "read", "read"),
-        (grade, "Worker", "fork"),
+        (session, "Worker", "fork"),
         (workers.Worker, "_greet", "confine"),
         (workers.Worker, "request", "request {op}"),
         (grade, "run_and_judge", "judge"),
         (workers.Worker, "close", "end"),
         (run, "write_result", "report"),
         (run.CodeIndex, "add", "index"),
-        (run.Run, "report", "summary"),
+        (run.GradingRun, "report", "summary"),
     ):
         clock.wrap(owner, name, label)
     options = {"resume": False, "isolation": "sandbox", "only": None, "timeout": 10.0, "late_csv": None}
     with contextlib.redirect_stdout(io.StringIO()):
-        run.grade([folder], out, workers=1, **options)
+        run.grade_inbox([folder], out, workers=1, **options)
     end, first = time.perf_counter(), clock.first["other"]
     return {"start": first - begin, "work": end - first, "parts": dict(clock.total), "counts": dict(clock.count)}
 

@@ -10,7 +10,7 @@ from subprocess import PIPE, CompletedProcess, Popen
 
 from harness import ROOT, child_env
 
-from grading.hidden.handout.release import build
+from grading.hidden.handout.release import build, write_tree
 from grading.hidden.reference.bank import PLACES, Entry
 from grading.rubric import load_rubric
 
@@ -59,21 +59,19 @@ def from_bank(entry: Entry) -> dict[str, bytes]:
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
     """A submission as a folder."""
-    for file, content in files.items():
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_bytes(content)
+    write_tree(folder, files)
     return folder
 
 
-def start(*args: object) -> Popen[str]:
+def start(*args: object, tree: Path = ROOT) -> Popen[str]:
     """`python -m grading ARGS...`, running."""
     command = [sys.executable, "-m", "grading", *map(str, args)]
-    return Popen(command, cwd=ROOT, env=child_env(), stdout=PIPE, stderr=PIPE, text=True)
+    return Popen(command, cwd=tree, env=child_env(), stdout=PIPE, stderr=PIPE, text=True)
 
 
-def grading(*args: object) -> CompletedProcess[str]:
+def grading(*args: object, tree: Path = ROOT) -> CompletedProcess[str]:
     """`python -m grading ARGS...`, done."""
-    process = start(*args)
+    process = start(*args, tree=tree)
     out, err = process.communicate(timeout=600)
     return CompletedProcess(process.args, process.returncode, out, err)
 

@@ -16,7 +16,9 @@ import classroom
 import pytest
 from classroom import from_bank, grades, grading, handout, solution, start, write
 from exploits import exploits
+from harness import ROOT
 
+from grading.hidden.handout.release import ALLOWED
 from grading.hidden.reference.bank import BANK
 from grading.rubric import load_rubric
 
@@ -216,6 +218,31 @@ def test_resume_grades_what_is_missing_or_changed(one, tmp_path):
     assert {name: row["total"] for name, row in grades(tmp_path / "out").items()} == {"ada": "5", "bob": "5"}
 
 
+@pytest.mark.parametrize("file", ["reports/templates/feedback.html", "sandbox/confinement.py"])
+def test_resume_grades_again_after_a_change_of_the_grader(one, tmp_path, file):
+    tree = tmp_path / "tree"
+    for name in ("grading", "HW3"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for place in ALLOWED:
+        if "/" not in place:
+            shutil.copy(ROOT / place, tree / place)
+    run = ("grade", one, "--out", tmp_path / "out", "--only", "guidance", "--resume")
+    result, stamps = tmp_path / "out" / "ada" / "results.json", []
+    for _ in range(2):
+        assert grading(*run, tree=tree).returncode == 0
+        stamps.append(result.stat().st_mtime_ns)
+    with (tree / "grading" / "hidden" / file).open("a") as changed:
+        changed.write("\n")
+    assert grading(*run, tree=tree).returncode == 0
+    assert stamps[0] == stamps[1] != result.stat().st_mtime_ns
+
+
+def test_what_cannot_be_written_is_one_line(one, tmp_path):
+    (tmp_path / "out" / "grades.csv").mkdir(parents=True)
+    result = grading("grade", one, "--out", tmp_path / "out", "--only", "guidance")
+    assert_one_line(result, 1, "cannot write", "grades.csv", "choose another folder")
+
+
 def test_only_grades_one_id(one, tmp_path):
     assert grading("grade", one, "--out", tmp_path / "out", "--only", "guidance").returncode == 0
     assert grades(tmp_path / "out")["ada"] == {
@@ -343,7 +370,7 @@ def test_workers_do_not_change_results(tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_any_moment_nothing_is_lost(tmp_path):
-    """SIGKILL of the engine, the zygote and workers over 20 rounds; then the same results as if nothing had been."""
+    """SIGKILL of the judge, the zygote and workers over 20 rounds; then the same results as if nothing had been."""
     for number, entry in enumerate(random.Random(2).sample(BANK, 16)):
         write(tmp_path / "in" / f"{number:02}-{entry.id}-{entry.name}", from_bank(entry))
     whole = ("grade", tmp_path / "in", "--out", tmp_path / "whole")
@@ -373,12 +400,12 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path):
     assert _processes_in(tmp_path) == []
 
 
-def _victim(engine: int, dice: random.Random) -> int | None:
-    """The engine, its zygote, or one of the zygote's workers; None while the one that was chosen is not there."""
-    kind = dice.choice(("engine", "zygote", "worker", "worker"))
-    if kind == "engine":
-        return engine
-    zygotes = _children(engine)
+def _victim(judge: int, dice: random.Random) -> int | None:
+    """The judge, its zygote, or one of the zygote's workers; None while the one that was chosen is not there."""
+    kind = dice.choice(("judge", "zygote", "worker", "worker"))
+    if kind == "judge":
+        return judge
+    zygotes = _children(judge)
     if kind == "zygote" or not zygotes:
         return zygotes[0] if zygotes else None
     workers = _children(zygotes[0])

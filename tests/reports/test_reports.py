@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import csv
+import errno
 import inspect
 import json
 import os
@@ -28,20 +29,15 @@ from harness import ROOT
 from grading.errors import GradingError
 from grading.hidden.handout.release import build
 from grading.hidden.reference.bank import BANK
-from grading.hidden.reports import feedback as reports
-from grading.hidden.reports.feedback import (
-    feedback,
-    folder_of,
-    gradescope,
-    read_result,
-    readable,
-    rows,
-    write_grades,
-    write_result,
-)
+from grading.hidden.reports import gradescope as results_json
+from grading.hidden.reports.feedback import feedback, rows
+from grading.hidden.reports.files import folder_of, write_atomically
+from grading.hidden.reports.grades import write_grades
+from grading.hidden.reports.gradescope import gradescope, read_result, write_result
 from grading.hidden.reports.result import FunctionResult, Result
 from grading.hidden.reports.similarity import MAX_BYTES, MAX_OWN, CodeIndex
 from grading.hidden.reports.summary import write_summary
+from grading.hidden.reports.text import readable
 from grading.rubric import LatePolicy, RubricError, load_rubric
 
 RUBRIC = load_rubric()
@@ -194,7 +190,7 @@ def test_what_a_test_says():
 
 def test_results_json_comes_last(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(reports, "write_atomically", lambda path, content: written.append(path.name))
+    monkeypatch.setattr(results_json, "write_atomically", lambda path, content: written.append(path.name))
     write_result(tmp_path, make(), RUBRIC)
     assert written == ["feedback.html", "results.json"]
 
@@ -377,6 +373,27 @@ def test_grades(tmp_path):
     row, a = ({row["submission"]: row for row in table}[name] for name in ("b", "a"))
     assert (row["student"], row["total"], row["kl"], row["posterior"]) == ("b & Co", "91.5", "2.5", "20")
     assert (row["status"], a["status"], a["total"], a["student"]) == ("late; odd", "ok", "100", "nul\\x00")
+
+
+# -- writing ------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_leaves_the_previous_file_and_no_other(tmp_path, monkeypatch):
+    write_atomically(tmp_path / "grades.csv", b"before")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(GradingError, match=r"cannot write .*grades\.csv: No space left on device: free some space"):
+        write_atomically(tmp_path / "grades.csv", b"after")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"grades.csv": b"before"}
+
+
+def test_reports_have_the_mode_of_other_files(tmp_path):
+    write_atomically(tmp_path / "deep" / "report", b"")
+    (tmp_path / "other").touch()
+    assert (tmp_path / "deep" / "report").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 # -- the rubric's settings ------------------------------------------------------------------------------------
@@ -562,7 +579,7 @@ def test_copies_are_found_and_independent_solutions_are_not(tmp_path):
     everybody = {f"student{i:02}": solution(rng) for i in range(30)}
     assert len({files["HW3/diffusion.py"] for files in everybody.values()}) == 30
     found = index(**everybody)
-    assert found.groups() == []
+    assert found.lookalikes() == []
     assert found.not_compared == []
 
     copied = everybody["student07"]["HW3/diffusion.py"].decode()
@@ -570,10 +587,10 @@ def test_copies_are_found_and_independent_solutions_are_not(tmp_path):
     found.add("copy", {"HW3/diffusion.py": renamed.encode()})
     edited = copied.replace("\n", "\r\n") + "\n# mine\n\ndef helper(x):\n    return [y * 2 for y in x]\n"
     found.add("same", {"HW3/diffusion.py": edited.encode()})
-    (group,) = found.groups()
-    assert (group.file, group.submissions) == ("HW3/diffusion.py", ["copy", "same", "student07"])
-    assert group.overlap[0] > 0.9
-    assert group.overlap[1] == 1
+    (alike,) = found.lookalikes()
+    assert (alike.file, alike.submissions) == ("HW3/diffusion.py", ["copy", "same", "student07"])
+    assert alike.overlap[0] > 0.9
+    assert alike.overlap[1] == 1
 
     write_summary(tmp_path, [make("copy"), make("same"), make("student07")], RUBRIC, found)
     page = harmless((tmp_path / "summary.html").read_text(encoding="utf-8"))
@@ -586,11 +603,11 @@ def test_what_everybody_has_is_no_copy():
     reformatted = {file: ast.unparse(ast.parse(text)).encode() for file, text in handout().items()}
     renamed = {file: ast.unparse(Renamed().visit(ast.parse(text))).encode() for file, text in handout().items()}
     found = index(a=handout(), b=handout(), c=reformatted, d=reformatted, e=short, f=short, g=renamed, h=renamed)
-    assert found.groups() == []
+    assert found.lookalikes() == []
     assert found.not_compared == []
 
 
-def test_groups_do_not_chain():
+def test_lookalikes_do_not_chain():
     """b shares with a and with c, which have little in common."""
     rng = random.Random(2)
     first, second = solution(rng), solution(rng)
@@ -606,9 +623,9 @@ def test_groups_do_not_chain():
     ]
     both = "\n".join(["class A:", *(textwrap.indent(part, "    ") for part in parts[0]), ""])
     both += "\n".join(["class B:", *(textwrap.indent(part, "    ") for part in parts[1]), ""])
-    groups = index(a=first, b={file: both.encode()}, c=second).groups()
-    assert [group.submissions for group in groups] in ([["a", "b", "c"]], [["a", "b"], ["b", "c"]])
-    assert "a" not in {name for group in index(a=first, c=second).groups() for name in group.submissions}
+    found = index(a=first, b={file: both.encode()}, c=second).lookalikes()
+    assert [alike.submissions for alike in found] in ([["a", "b", "c"]], [["a", "b"], ["b", "c"]])
+    assert "a" not in {name for alike in index(a=first, c=second).lookalikes() for name in alike.submissions}
 
 
 def named(node, names):
@@ -655,7 +672,7 @@ def test_a_class_of_a_thousand_stays_small():
         table[f"s{i}"] = np.sort(rng.choice(20_000, 500, replace=False))
     table["s999"] = table["s5"].copy()
     began = time.perf_counter()
-    assert [group.submissions for group in found.groups()] == [["s5", "s999"]]
+    assert [alike.submissions for alike in found.lookalikes()] == [["s5", "s999"]]
     assert time.perf_counter() - began < 10  # one second, were it alone on the machine
     assert sum(hashes.nbytes for hashes in table.values()) < 5_000_000
 

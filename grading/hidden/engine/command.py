@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
     except ImportError as error:
         needed = "pip install -r requirements-instructor.txt"
         raise GradingError(f"{error.name} is not installed, which grading needs: {needed}", exit_code=2) from error
-    return run.grade(
+    return run.grade_inbox(
         args.paths,
         args.out,
         workers=args.workers,

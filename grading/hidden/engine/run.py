@@ -26,13 +26,15 @@ from tqdm import tqdm
 from grading.cases import HIDDEN, PUBLIC, load_cases
 from grading.errors import GradingError
 from grading.feedback import MISTAKES, mistakes
-from grading.hidden.engine.grade import Exam, Found, assess
+from grading.hidden.engine.grade import Exam, Found, grade_submission
 from grading.hidden.handout.release import build
 from grading.hidden.intake.inbox import Contents, Handin, find
-from grading.hidden.reports.feedback import read_result, write_grades, write_result
+from grading.hidden.reports.grades import write_grades
+from grading.hidden.reports.gradescope import read_result, write_result
 from grading.hidden.reports.result import FunctionResult, Result
 from grading.hidden.reports.similarity import CodeIndex
 from grading.hidden.reports.summary import write_summary
+from grading.hidden.reports.text import TEMPLATES
 from grading.hidden.sandbox.workers import Zygote, ZygoteLost
 from grading.rubric import Rubric, load_rubric
 from grading.submission import ROOT
@@ -41,7 +43,7 @@ WORK, LOCK = ".work", ".lock"  # in the output folder, while a run writes to it
 RESTARTS = 3  # of the zygote, within one submission
 
 
-def grade(
+def grade_inbox(
     paths: list[Path],
     out: Path,
     *,
@@ -62,7 +64,7 @@ def grade(
         raise GradingError(f"cannot write to {out}: {error.strerror}", exit_code=2) from error
     with _only_run(out) as work:
         handout = build(ROOT)[0]
-        run = Run(out, work, exam, isolation, late, base_fingerprint(exam, isolation, handout))
+        run = GradingRun(out, work, exam, isolation, late, base_fingerprint(exam, isolation, handout))
         failures = run.grade(handins, workers=workers, resume=resume)
         run.report(handins, handout)
     if isolation == "process":
@@ -87,13 +89,13 @@ def make_exam(only: list[str] | None, timeout: float) -> Exam:
 
 
 def base_fingerprint(exam: Exam, isolation: str, handout: dict[str, bytes]) -> bytes:
-    """A hash of what every result depends on besides the submission: tests, rubric, engine, handout, options."""
+    """A hash of what all results depend on besides the submission: code, templates, rubric, cases, handout, options."""
     grading = Path(__file__).resolve().parents[2]
-    files = [*grading.rglob("*.py"), MISTAKES]
-    files += [grading / "rubric.toml", *HIDDEN.glob("*.npz"), *PUBLIC.glob("*.npz")]
+    files = [*grading.rglob("*.py"), *TEMPLATES.iterdir(), grading / "rubric.toml"]
+    files += [*HIDDEN.glob("*.npz"), *PUBLIC.glob("*.npz"), MISTAKES]
     total = hashlib.sha256(repr((sorted(exam.rubric.functions), exam.timeout, isolation)).encode())
     for path in sorted(files):
-        total.update(hashlib.sha256(path.read_bytes()).digest())
+        total.update(path.relative_to(grading).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest())
     for place, content in sorted(handout.items()):
         total.update(place.encode() + hashlib.sha256(content).digest())
     return total.digest()
@@ -152,7 +154,7 @@ def _only_run(out: Path) -> Iterator[Path]:
 
 
 @dataclass
-class Run:
+class GradingRun:
     """One run of the command: what is graded, where to, and the zygote that does it."""
 
     out: Path
@@ -191,6 +193,8 @@ class Run:
                     handin = running[future]
                     try:
                         self.results[handin.name] = future.result()
+                    except GradingError as error:
+                        failures.append((handin.name, str(error)))
                     except Exception as error:  # whatever it is: the others are graded, and this is told at the end
                         failures.append((handin.name, f"{type(error).__name__}: {error}"))
                     progress.update()
@@ -234,7 +238,7 @@ class Run:
         slot, begin = slots.get(), time.monotonic()
         try:
             contents = handin.read(self.exam.rubric)
-            found = self._assess(slot, contents)
+            found = self._grade_contents(slot, contents)
             result = Result(
                 submission=handin.name,
                 student=handin.student,
@@ -255,14 +259,14 @@ class Run:
         finally:
             slots.put(slot)
 
-    def _assess(self, slot: int, contents: Contents) -> Found:
+    def _grade_contents(self, slot: int, contents: Contents) -> Found:
         if not contents.files:  # nothing to run
             functions = self.exam.rubric.functions.values()
             return Found([FunctionResult(f.id, 0.0, f.points, problem=f"{f.file} is missing") for f in functions])
         for tries_left in reversed(range(RESTARTS + 1)):
             zygote = self._zygote
             try:
-                return assess(self.exam, zygote, slot, contents.files)
+                return grade_submission(self.exam, zygote, slot, contents.files)
             except ZygoteLost:
                 if self._stop.is_set() or tries_left == 0:
                     raise

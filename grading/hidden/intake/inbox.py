@@ -23,7 +23,7 @@ from pathlib import Path
 
 from grading.errors import GradingError
 from grading.hidden.intake import platforms
-from grading.hidden.intake.platforms import Child, Group, is_litter, printable
+from grading.hidden.intake.platforms import Child, Upload, is_litter, printable
 from grading.hidden.intake.untrusted import (
     DAMAGED,
     ENCRYPTED,
@@ -100,18 +100,18 @@ def find(paths: Sequence[Path], rubric: Rubric) -> list[Handin]:
     loose: dict[Child, Path] = {}
     for path in map(Path, paths):
         whole = _named(path)
-        groups = _course(whole, rubric, alone=len(paths) == 1)
-        if groups is None:
+        uploads = _course(whole, rubric, alone=len(paths) == 1)
+        if uploads is None:
             loose[whole] = path
-        elif not groups:
+        elif not uploads:
             raise GradingError(
                 f"{printable(str(path))} holds no submission: name folders, zips, or a folder of them", 2
             )
         else:
-            found += [(_handin(group), f"{path}/{', '.join(_origin(group))}") for group in groups]
-    for group in _groups(list(loose), _parent(loose.values()), rubric):
-        members = [child for _, child in group.children]
-        found.append((_handin(group), " and ".join(str(loose.pop(child)) for child in members) or group.name))
+            found += [(_handin(upload), f"{path}/{', '.join(_origin(upload))}") for upload in uploads]
+    for upload in _uploads(list(loose), _parent(loose.values()), rubric):
+        members = [child for _, child in upload.children]
+        found.append((_handin(upload), " and ".join(str(loose.pop(child)) for child in members) or upload.name))
     for child, path in loose.items():
         if child.name not in OUTPUTS | {platforms.METADATA} and not is_litter(child.name):
             raise GradingError(f"{printable(str(path))} is neither a folder nor a zip", 2)
@@ -139,7 +139,7 @@ def _parent(paths: Iterable[Path]) -> str:
     return os.path.basename(folders.pop()) if len(folders) == 1 else ""
 
 
-def _course(whole: Child, rubric: Rubric, *, alone: bool) -> list[Group] | None:
+def _course(whole: Child, rubric: Rubric, *, alone: bool) -> list[Upload] | None:
     """The submissions in a folder or a bulk download; None when it is itself a submission, or a part of one.
 
     A zip is looked into only when it is the only path: among others it may be a student's, who could hand in
@@ -151,33 +151,34 @@ def _course(whole: Child, rubric: Rubric, *, alone: bool) -> list[Group] | None:
     if inbox is None or platforms.is_students_folder(inbox.name):
         return None
     children = _children(inbox)
-    groups = _groups(children, inbox.name, rubric)
+    uploads = _uploads(children, inbox.name, rubric)
     if _is_at_its_place(inbox.pieces, rubric):
-        if alone and whole.is_folder and _is_bulk(groups):
+        if alone and whole.is_folder and _is_bulk(uploads):
             raise GradingError(f"{inbox.name} holds several submissions, and one itself: move one or the other away", 2)
         return None
     if len(children) == 1 and children[0].is_folder and not _is_at_its_place(children[0].pieces, rubric):
-        inner = _groups(_children(children[0]), children[0].name, rubric)
-        groups = inner if _is_bulk(inner) else groups  # the folder that an export puts around everything
+        inner = _uploads(_children(children[0]), children[0].name, rubric)
+        uploads = inner if _is_bulk(inner) else uploads  # the folder that an export puts around everything
     if not whole.is_folder:
-        is_one = not any(group.by_platform for group in groups) and _holds_any(inbox.pieces, rubric)
-        return groups if _is_bulk(groups) and not is_one else None
-    solid = 2 if _is_bulk(groups) else sum(itertools.islice((1 for g in groups if _looks_submitted(g, rubric)), 2))
+        is_one = not any(upload.by_platform for upload in uploads) and _holds_any(inbox.pieces, rubric)
+        return uploads if _is_bulk(uploads) and not is_one else None
+    submitted = (upload for upload in uploads if _looks_submitted(upload, rubric))
+    solid = 2 if _is_bulk(uploads) else len(list(itertools.islice(submitted, 2)))
     if alone:
-        return groups if solid else []
-    return groups if solid > 1 else None
+        return uploads if solid else []
+    return uploads if solid > 1 else None
 
 
-def _is_bulk(groups: Sequence[Group]) -> bool:
+def _is_bulk(uploads: Sequence[Upload]) -> bool:
     """Whether names alone tell that these are the submissions of a course."""
-    archives = sum(not child.is_folder for group in groups for _, child in group.children)
-    return archives > 1 or any(group.by_platform for group in groups)
+    archives = sum(not child.is_folder for upload in uploads for _, child in upload.children)
+    return archives > 1 or any(upload.by_platform for upload in uploads)
 
 
-def _looks_submitted(group: Group, rubric: Rubric) -> bool:
+def _looks_submitted(upload: Upload, rubric: Rubric) -> bool:
     """Whether there is anything in it that could be graded."""
-    pieces = [piece for _, child in group.children for piece in child.pieces]
-    return any(not child.is_folder for _, child in group.children) or _holds_any(pieces, rubric, or_archive=True)
+    pieces = [piece for _, child in upload.children for piece in child.pieces]
+    return any(not child.is_folder for _, child in upload.children) or _holds_any(pieces, rubric, or_archive=True)
 
 
 def _holds_any(pieces: Iterable[Piece], rubric: Rubric, *, or_archive: bool = False) -> bool:
@@ -197,8 +198,8 @@ def _is_at_its_place(pieces: Iterable[Piece], rubric: Rubric) -> bool:
     return any(place is not None and place[0] == 0 for place in places)
 
 
-def _groups(children: Sequence[Child], parent: str, rubric: Rubric) -> list[Group]:
-    """platforms.group, with the ids from Gradescope's metadata when that lies there."""
+def _uploads(children: Sequence[Child], parent: str, rubric: Rubric) -> list[Upload]:
+    """platforms.uploads, with the ids from Gradescope's metadata when that lies there."""
     students = None
     for child in children:
         if child.name == platforms.METADATA and not child.is_folder:
@@ -207,7 +208,7 @@ def _groups(children: Sequence[Child], parent: str, rubric: Rubric) -> list[Grou
                 students = platforms.gradescope_students(entry.read(MAX_NESTED_BYTES))
             except Refused as refusal:
                 raise GradingError(f"{platforms.METADATA} {refusal}", 2) from None
-    return platforms.group(children, parent, students, {file.rpartition("/")[2] for file in rubric.submit})
+    return platforms.uploads(children, parent, students, {file.rpartition("/")[2] for file in rubric.submit})
 
 
 def _bulk(whole: Child) -> Child | None:
@@ -256,18 +257,18 @@ def _children_on_disk(folder: Path) -> list[Child]:
     return children
 
 
-def _handin(group: Group) -> Handin:
+def _handin(upload: Upload) -> Handin:
     """The submission, with a name that may be that of a folder."""
-    name = printable(group.name).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    name = printable(upload.name).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
     source = []
-    for called, child in group.children:
+    for called, child in upload.children:
         pieces = child.pieces
         source += [Piece(called, pieces[0].path, pieces[0].member)] if called else pieces
-    return Handin(name, printable(group.student), tuple(source))
+    return Handin(name, printable(upload.student), tuple(source))
 
 
-def _origin(group: Group) -> list[str]:
-    return [child.name for _, child in group.children] or [group.name]
+def _origin(upload: Upload) -> list[str]:
+    return [child.name for _, child in upload.children] or [upload.name]
 
 
 def _check_names(found: Sequence[tuple[Handin, str]]) -> None:

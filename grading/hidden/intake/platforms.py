@@ -52,7 +52,7 @@ class Child:
 
 
 @dataclass(frozen=True)
-class Group:
+class Upload:
     """The children that are one submission, each with the name that the student gave it."""
 
     name: str
@@ -85,7 +85,9 @@ def printable(text: str) -> str:
     return "".join(char if safe(char) else "\ufffd" for char in text)
 
 
-def group(children: Sequence[Child], parent: str, students: Mapping[str, str] | None, files: set[str]) -> list[Group]:
+def uploads(
+    children: Sequence[Child], parent: str, students: Mapping[str, str] | None, files: set[str]
+) -> list[Upload]:
     """The submissions among the children of the folder `parent`; what is no submission is left out.
 
     students: the ids that Gradescope's metadata gives.  files: the names that a student's files may have.
@@ -97,7 +99,7 @@ def group(children: Sequence[Child], parent: str, students: Mapping[str, str] | 
     for child, match in (moodle | canvas).items():
         key = (match["who"], match["user"]) if child in moodle else (match["prefix"],)
         sets.setdefault(key, []).append((match, child))
-    found = [_platform_group(members, files) for members in sets.values()]
+    found = [_platform_upload(members, files) for members in sets.values()]
 
     plain = [
         child
@@ -111,10 +113,10 @@ def group(children: Sequence[Child], parent: str, students: Mapping[str, str] | 
         if student == name:
             student = re.sub(r"^hw3-(?=.)", "", name)
         as_named = "" if child.is_folder else child.name
-        found.append(Group(name, student, ((as_named, child),), by_platform=name in (students or {})))
+        found.append(Upload(name, student, ((as_named, child),), by_platform=name in (students or {})))
     if students is not None:  # someone whose folder is not even there still gets a row
-        absent = students.keys() - {group.name for group in found}
-        found += [Group(name, students[name], (), True) for name in absent if re.fullmatch(r"submission_\d+", name)]
+        absent = students.keys() - {upload.name for upload in found}
+        found += [Upload(name, students[name], (), True) for name in absent if re.fullmatch(r"submission_\d+", name)]
     return found
 
 
@@ -125,14 +127,14 @@ def _canvas(children: Sequence[Child]) -> dict[Child, re.Match]:
     return found if len(set(ids)) == len(ids) else {}
 
 
-def _platform_group(members: Sequence[tuple[re.Match, Child]], files: set[str]) -> Group:
+def _platform_upload(members: Sequence[tuple[re.Match, Child]], files: set[str]) -> Upload:
     """One student's files, or folders, or both."""
     match, first = members[0]  # of Moodle's two folders, the one with files: they are sorted by name
     archives = [child for _, child in members if not child.is_folder and is_archive(child.name)]
     name = stem(archives[0].name) if len(archives) == 1 else match["prefix"]
     name = first.name if first.is_folder else name
     named = tuple((("" if child.is_folder else _as_called(match["file"], files)), child) for match, child in members)
-    return Group(name, match["user"] or match["anonymous"], named, by_platform=True)
+    return Upload(name, match["user"] or match["anonymous"], named, by_platform=True)
 
 
 def _as_called(file: str | None, files: set[str]) -> str:

@@ -30,7 +30,7 @@ MAX_OWN = 30_000
 
 
 @dataclass(frozen=True)
-class Group:
+class Lookalikes:
     """Submissions whose `file` is nearly the same. overlap: smallest and largest share that a pair has in common."""
 
     file: str
@@ -89,17 +89,17 @@ class CodeIndex:
             return _NONE  # cannot have enough fingerprints, and need not be tokenised, which takes longest
         return np.setdiff1d(_fingerprints(own), self._boilerplate[file], assume_unique=True)
 
-    def groups(self) -> list[Group]:
-        """Nearly identical code, the most suspicious first. Every pair above the limit is in one of the groups."""
+    def lookalikes(self) -> list[Lookalikes]:
+        """Nearly identical code, the most suspicious first. Every pair above the limit is in one of these."""
         found = []
         for file, hashes in self._found.items():
             names = sorted(hashes)
             if len(names) > 1:
                 found += [
-                    Group(file, [names[i] for i in members], overlap)
+                    Lookalikes(file, [names[i] for i in members], overlap)
                     for members, overlap in _stars(*_overlaps([hashes[name] for name in names]))
                 ]
-        return sorted(found, key=lambda group: (-group.overlap[1], -len(group.submissions), group.submissions))
+        return sorted(found, key=lambda each: (-each.overlap[1], -len(each.submissions), each.submissions))
 
 
 _NONE = np.zeros(0, np.int64)
@@ -197,7 +197,7 @@ def _overlaps(hashes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _stars(share: np.ndarray, near: np.ndarray) -> Iterator[tuple[list[int], tuple[float, float]]]:
-    """Groups that cover all near pairs: one file and all that are near it, so that no chain links strangers."""
+    """Sets that cover all near pairs: one file and all that are near it, so that no chain links strangers."""
     left = near.copy()
     while left.any():
         centre = int(left.sum(axis=1).argmax())

@@ -17,21 +17,22 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from grading.hidden.reports.feedback import environment, rows
+from grading.hidden.reports.feedback import rows
+from grading.hidden.reports.files import write_atomically
 from grading.hidden.reports.result import Result
 from grading.hidden.reports.similarity import MIN_OVERLAP, CodeIndex
+from grading.hidden.reports.text import environment
 from grading.rubric import Rubric
-from HW3.files import write_atomically
 
 SLOWEST = 10
-MAX_GROUPS = 100  # shown on the page; those that overlap most come first
+MAX_LOOKALIKES = 100  # shown on the page; those that overlap most come first
 
 
 def write_summary(out: Path, results: list[Result], rubric: Rubric, code: CodeIndex | None = None) -> None:
-    """Write OUT/summary.html. Without `code`, nothing is compared. Raises UserError when the disk refuses."""
+    """Write OUT/summary.html. Without `code`, nothing is compared. Raises GradingError when the disk refuses."""
     results = sorted(results, key=lambda result: result.submission)
     functions = _functions(results, rubric)
-    groups = [] if code is None or code.problem else code.groups()
+    lookalikes = [] if code is None or code.problem else code.lookalikes()
     page = (
         environment()
         .get_template("summary.html")
@@ -47,8 +48,8 @@ def write_summary(out: Path, results: list[Result], rubric: Rubric, code: CodeIn
             slowest=sorted(results, key=lambda result: -result.seconds)[:SLOWEST],
             odd=[result for result in results if result.events],
             code=code,
-            groups=groups,
-            max_groups=MAX_GROUPS,
+            lookalikes=lookalikes,
+            max_lookalikes=MAX_LOOKALIKES,
             min_overlap=MIN_OVERLAP,
         )
     )

@@ -31,10 +31,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from grading.cases import Arrays
 from grading.errors import GradingError
-from grading.hidden.handout.release import build
+from grading.hidden.handout.release import build, write_tree
 from grading.hidden.sandbox.confinement import FIRST_UID
 from grading.hidden.sandbox.frames import FrameError, FrameReader, encode
 from grading.submission import ROOT
@@ -47,9 +46,8 @@ REFUSALS = 1000  # refused system calls before a worker is ended
 SCRATCH_BYTES, SCRATCH_FILES = 16 << 20, 1000
 LOOK_EVERY = 0.25  # seconds between looks at the scratch folder
 
+# What is copied to where the zygote runs, of this folder.
 WORKER_FILES = ("__init__.py", "frames.py", "pages.py", "confinement.py", "zygote.py")
-
-Arrays = dict[str, np.ndarray]
 
 
 class ZygoteError(GradingError):
@@ -79,21 +77,15 @@ class Failed(Exception):
 # -- the tree that workers see -----------------------------------------------------------------------------
 
 
-def write_tree(folder: Path) -> None:
-    """The handout's code and the worker's own, without any case, expectation or solution."""
+def worker_tree() -> dict[str, bytes]:
+    """Place -> content: the handout's code and the worker's own, without any case, expectation or solution."""
     handout, _ = build(ROOT)
-    wanted = {place: content for place, content in handout.items() if place.startswith("HW3/")}
-    for place in ("train_tiny_sd.py", "grading/__init__.py", "grading/errors.py", "grading/submission.py"):
-        wanted[place] = handout[place]
-    wanted["grading/driver.py"] = handout["grading/driver.py"]
+    given = [place for place in handout if place.startswith("HW3/")]
+    given += ["train_tiny_sd.py", "grading/__init__.py", "grading/errors.py", "grading/submission.py"]
+    tree = {place: handout[place] for place in [*given, "grading/driver.py"]}
+    tree["grading/hidden/__init__.py"] = b""
     here = Path(__file__).parent
-    wanted["grading/hidden/__init__.py"] = b""
-    for name in WORKER_FILES:
-        wanted[f"grading/hidden/sandbox/{name}"] = (here / name).read_bytes()
-    for place, content in wanted.items():
-        path = folder / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+    return tree | {f"grading/hidden/sandbox/{name}": (here / name).read_bytes() for name in WORKER_FILES}
 
 
 def readable_paths(tree: Path) -> list[Path]:
@@ -161,7 +153,7 @@ class Zygote:
         self._lock = threading.Lock()
         tree = folder / "tree"
         if not tree.is_dir():
-            write_tree(tree)
+            write_tree(tree, worker_tree())
         ours, theirs = socket.socketpair()
         code = (
             f"import sys; sys.path.insert(0, {str(tree)!r}); from grading.hidden.sandbox import zygote; import socket; "
@@ -488,10 +480,8 @@ class Worker:
 
 def _write_box(code: Path, scratch: Path, files: dict[str, bytes], slot: int, *, enforced: bool) -> None:
     """A folder with the submission's files, and an empty one that the worker may write to."""
-    for place, content in files.items():
-        (code / place).parent.mkdir(parents=True, exist_ok=True)
-        (code / place).write_bytes(content)
-    code.mkdir(exist_ok=True)
+    code.mkdir()
+    write_tree(code, files)
     scratch.mkdir()
     if enforced and os.geteuid() == 0:
         os.chown(scratch, FIRST_UID + slot, FIRST_UID + slot)
