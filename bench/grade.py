@@ -6,8 +6,8 @@ examples:
   python bench/grade.py --rounds 0 --large 1000    only the large run
   python bench/grade.py --skip-nbgrader --rounds 1 --batch 20 --rivals 1 --large 40
 
-Submissions are made of the bank (tests/bank): every graded function is one of its right versions, and in three of
-four submissions one to three functions are wrong. All of them differ.
+Submissions are made of the bank (grading/hidden/reference/bank): every graded function is one of its right versions,
+and in three of four submissions one to three functions are wrong. All of them differ.
 
 1. The same hidden cases, taking turns. In each round
      ours      `python -m grading grade` on a batch, with a worker per core as it does by default: wall time, start and
@@ -89,13 +89,13 @@ class Bank:
     """Right and wrong versions of every graded function as source text, and submissions made of them."""
 
     def __init__(self) -> None:
-        from grading.hidden.release import build
+        from grading.hidden.handout.release import build
         from grading.rubric import load_rubric
 
         self.rubric = load_rubric()
         self.solved = build(ROOT)[1]
         self.versions: dict[str, dict[str, list[str]]] = {"wheat": defaultdict(list), "chaff": defaultdict(list)}
-        for path in sorted((ROOT / "tests" / "bank").glob("[!_]*.py")):
+        for path in sorted((ROOT / "grading" / "hidden" / "reference" / "bank").glob("[!_]*.py")):
             self._read(ast.parse(path.read_text(encoding="utf-8")))
 
     def write(self, folder: Path, first: int, count: int) -> list[str]:
@@ -201,9 +201,9 @@ def course_tree(bank: Bank, folder: Path) -> Path:
     unwanted = {*public, "grading/test_samplers.py"}
     _write(folder, {place: content for place, content in bank.solved.items() if place not in unwanted})
     for id in bank.rubric.functions:
-        target = folder / "grading" / "hidden" / "cases" / f"{id}.npz"
+        target = folder / "grading" / "hidden" / "reference" / "cases" / f"{id}.npz"
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / "grading" / "hidden" / "cases" / f"{id}.npz", target)
+        shutil.copy(ROOT / "grading" / "hidden" / "reference" / "cases" / f"{id}.npz", target)
     return folder
 
 
@@ -358,26 +358,28 @@ class Clock:
 def traced(folder: Path, out: Path) -> dict[str, object]:
     """Grade a folder with one worker, in this process, with a clock around each part."""
     begin = time.perf_counter()
-    from grading.hidden import assess, engine, intake, workers
+    from grading.hidden.engine import grade, run, session
+    from grading.hidden.intake import inbox
+    from grading.hidden.sandbox import workers
 
     clock = Clock()
     for owner, name, label in (
-        (engine, "Zygote", "zygote"),  # the class: constructing it is what is timed
-        (engine.Run, "_one", "other"),
-        (intake.Handin, "read", "read"),
-        (assess, "Worker", "fork"),
+        (run, "Zygote", "zygote"),  # the class: constructing it is what is timed
+        (run.GradingRun, "_one", "other"),
+        (inbox.Handin, "read", "read"),
+        (session, "Worker", "fork"),
         (workers.Worker, "_greet", "confine"),
         (workers.Worker, "request", "request {op}"),
-        (assess, "run_and_judge", "judge"),
+        (grade, "run_and_judge", "judge"),
         (workers.Worker, "close", "end"),
-        (engine, "write_result", "report"),
-        (engine.CodeIndex, "add", "index"),
-        (engine.Run, "report", "summary"),
+        (run, "write_result", "report"),
+        (run.CodeIndex, "add", "index"),
+        (run.GradingRun, "report", "summary"),
     ):
         clock.wrap(owner, name, label)
     options = {"resume": False, "isolation": "sandbox", "only": None, "timeout": 10.0, "late_csv": None}
     with contextlib.redirect_stdout(io.StringIO()):
-        engine.grade([folder], out, workers=1, **options)
+        run.grade_inbox([folder], out, workers=1, **options)
     end, first = time.perf_counter(), clock.first["other"]
     return {"start": first - begin, "work": end - first, "parts": dict(clock.total), "counts": dict(clock.count)}
 
@@ -389,7 +391,7 @@ def computed(folder: Path, names: list[str]) -> tuple[float, Points]:
     import torch
 
     torch.set_num_threads(1)
-    from grading.hidden.engine import make_exam
+    from grading.hidden.engine.run import make_exam
 
     warnings.simplefilter("ignore")
     exam = make_exam(None, 10.0)

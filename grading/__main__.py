@@ -10,7 +10,6 @@ examples:
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -26,8 +25,10 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     todo.add_command(commands)
     pack.add_command(commands)
-    if importlib.util.find_spec("grading.hidden") and (Path(__file__).parent / "hidden" / "release.py").is_file():
-        from grading.hidden import doctor, grade, release
+    if (Path(__file__).parent / "hidden" / "engine" / "command.py").is_file():
+        from grading.hidden.engine import command as grade
+        from grading.hidden.handout import release
+        from grading.hidden.sandbox import doctor
 
         for command in (release, grade, doctor):
             command.add_command(commands)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 PUBLIC = Path(__file__).parent / "cases"
-HIDDEN = Path(__file__).parent / "hidden" / "cases"  # in the instructor's tree only
+HIDDEN = Path(__file__).parent / "hidden" / "reference" / "cases"  # in the instructor's tree only
 
 Arrays = dict[str, np.ndarray]
 

@@ -8,10 +8,11 @@ from functools import cache
 from pathlib import Path
 from subprocess import PIPE, CompletedProcess, Popen
 
-from grading.hidden.release import build
+from harness import ROOT, child_env
+
+from grading.hidden.handout.release import build, write_tree
+from grading.hidden.reference.bank import PLACES, Entry
 from grading.rubric import load_rubric
-from tests.bank import PLACES, Entry
-from tests.harness import ROOT, child_env
 
 SUBMIT = load_rubric().submit
 
@@ -50,7 +51,7 @@ def from_bank(entry: Entry) -> dict[str, bytes]:
     file, place = PLACES[entry.id]
     module = Path(sys.modules[entry.function.__module__].__file__)
     lines = [line for line in module.read_text().splitlines() if not line.startswith("from __future__")]
-    lines = [line for line in lines if not line.startswith("from tests.bank import")]
+    lines = [line for line in lines if not line.startswith("from grading.hidden.reference.bank import")]
     body = "".join(f"    {line}\n" for line in lines)
     text = f"{_SHIM}{body}\n\n_bank()\n{place} = _BANK[{entry.id!r}, {entry.function.__name__!r}]\n"
     return {**solution(), file: solution()[file] + text.encode()}
@@ -58,21 +59,19 @@ def from_bank(entry: Entry) -> dict[str, bytes]:
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
     """A submission as a folder."""
-    for file, content in files.items():
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_bytes(content)
+    write_tree(folder, files)
     return folder
 
 
-def start(*args: object) -> Popen[str]:
+def start(*args: object, tree: Path = ROOT) -> Popen[str]:
     """`python -m grading ARGS...`, running."""
     command = [sys.executable, "-m", "grading", *map(str, args)]
-    return Popen(command, cwd=ROOT, env=child_env(), stdout=PIPE, stderr=PIPE, text=True)
+    return Popen(command, cwd=tree, env=child_env(), stdout=PIPE, stderr=PIPE, text=True)
 
 
-def grading(*args: object) -> CompletedProcess[str]:
+def grading(*args: object, tree: Path = ROOT) -> CompletedProcess[str]:
     """`python -m grading ARGS...`, done."""
-    process = start(*args)
+    process = start(*args, tree=tree)
     out, err = process.communicate(timeout=600)
     return CompletedProcess(process.args, process.returncode, out, err)
 

@@ -1,1 +1,1 @@
-"""What students never receive."""
+"""What students never receive. The rooms are the stations of a submission, in the order in which it passes them."""

@@ -1,0 +1,75 @@
+"""`python -m grading grade`: the command line. run.py does the work, and imports what has to be installed for it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from pathlib import Path
+
+from grading.errors import GradingError
+
+EXAMPLES = """\
+examples:
+  python -m grading grade submissions/ --out graded             folders and zips, or an LMS's export
+  python -m grading grade ada.zip --out graded                  one submission
+  python -m grading grade submissions/ --out graded --resume    go on, or grade what has changed
+  python -m grading grade submissions/ --out graded --late-csv late.csv
+"""
+
+
+def add_command(commands: argparse._SubParsersAction) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "grade",
+        help="instructors: grade submissions",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("paths", nargs="+", type=Path, metavar="PATH", help="a submission (folder or zip), or a folder of them")
+    add("--out", type=Path, required=True, help="folder for grades.csv, summary.html and a folder per submission")
+    add("--workers", type=_at_least_one, default=os.cpu_count() or 1, help="submissions at a time (default: cores)")
+    add("--resume", action="store_true", help="skip submissions whose result is there and would be the same")
+    add(
+        "--isolation",
+        choices=("auto", "sandbox", "process"),
+        default="auto",
+        help="auto and sandbox: confine submissions, or refuse to grade; process: only a process of their own",
+    )
+    add("--only", action="append", metavar="ID", help="grade this function only; may be repeated")
+    add("--timeout", type=_seconds, default=10.0, help="seconds for one call (default: 10); a submission has six times")
+    add("--late-csv", type=Path, help="columns `submission` or `student`, and `hours_late`; the policy is the rubric's")
+    parser.set_defaults(run=_run)
+
+
+def _at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError("a positive number of seconds")
+    return value
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        from grading.hidden.engine import run
+    except ImportError as error:
+        needed = "pip install -r requirements-instructor.txt"
+        raise GradingError(f"{error.name} is not installed, which grading needs: {needed}", exit_code=2) from error
+    return run.grade_inbox(
+        args.paths,
+        args.out,
+        workers=args.workers,
+        resume=args.resume,
+        isolation="process" if args.isolation == "process" else "sandbox",
+        only=args.only,
+        timeout=args.timeout,
+        late_csv=args.late_csv,
+    )

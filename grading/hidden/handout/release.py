@@ -1,0 +1,327 @@
+"""`python -m grading release`: write the handout, and look through it for leaks.
+
+What leaves is an allow-list: a new file is secret until it is listed here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from grading.errors import GradingError
+from grading.hidden.handout.regions import solution_statements, without_markers, without_solutions
+from grading.rubric import Rubric, load_rubric
+from grading.submission import ROOT
+
+# Source -> place in the handout. Everything not named here stays.
+ALLOWED = {
+    **{
+        file: file
+        for file in (
+            *("requirements.txt", "LICENSE", ".gitignore"),
+            *("train_vae.py", "train_diffusion.py", "train_latent_diffusion.py", "train_clip.py", "train_tiny_sd.py"),
+            *("sample.py", "evaluate.py"),
+            *("HW3/__init__.py", "HW3/cli.py", "HW3/data.py", "HW3/vae.py", "HW3/Unet.py", "HW3/diffusion.py"),
+            *("HW3/clip.py", "HW3/latent.py", "HW3/training.py", "HW3/checkpoints.py", "HW3/parallel.py"),
+            *("HW3/viz.py", "HW3/metrics.py", "HW3/files.py", "HW3/errors.py"),
+            *("grading/__init__.py", "grading/__main__.py", "grading/errors.py", "grading/todo.py", "grading/pack.py"),
+            *("grading/submission.py", "grading/driver.py", "grading/cases.py", "grading/judge.py"),
+            *("grading/feedback.py", "grading/rubric.py", "grading/rubric.toml", "grading/conftest.py"),
+            *("grading/test_ddpm_posterior.py", "grading/test_ddpm_step.py", "grading/test_ddim_step.py"),
+            *("grading/test_q_sample.py", "grading/test_predict_x0.py", "grading/test_reparameterize.py"),
+            *("grading/test_kl.py", "grading/test_conditioning.py", "grading/test_guidance.py"),
+            "grading/test_samplers.py",
+            *("grading/cases/reparameterize.npz", "grading/cases/kl.npz", "grading/cases/q-sample.npz"),
+            *("grading/cases/predict-x0.npz", "grading/cases/posterior.npz", "grading/cases/ddpm-step.npz"),
+            *("grading/cases/ddim-step.npz", "grading/cases/conditioning.npz", "grading/cases/guidance.npz"),
+            *("grading/cases/samplers.npz", "grading/cases/mistakes.json"),
+        )
+    },
+    "grading/hidden/handout/files/README.md": "README.md",
+    "grading/hidden/handout/files/Makefile": "Makefile",
+    "grading/hidden/handout/files/pyproject.toml": "pyproject.toml",
+    "grading/hidden/handout/files/classroom.yml": ".github/workflows/classroom.yml",
+}
+
+
+def add_command(commands: argparse._SubParsersAction) -> None:
+    """Register the command."""
+    parser = commands.add_parser("release", help="instructors: write the handout (and its solutions branch)")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; it must be new or empty")
+    parser.add_argument("--git", action="store_true", help="make it a git repository: branches main and solutions")
+    parser.add_argument("--zip", action="store_true", help="also write OUT.zip, the handout as one file")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    files = release(args.out, git=args.git, zip=args.zip)
+    what = ["handout"] + ["git branches main and solutions"] * args.git + [f"{args.out}.zip"] * args.zip
+    print(f"{args.out}: {len(files)} files ({', '.join(what)}); no leak found")
+    return 0
+
+
+def release(out: Path, *, git: bool = False, zip: bool = False, source: Path = ROOT) -> list[str]:
+    """Write the handout of `source` to `out`. Nothing is left there when a leak is found.
+
+    Raises GradingError when `out` is not empty, a listed file is missing, markers do not pair up, the solution
+    regions are not those of the rubric, or the handout holds something that must stay.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise GradingError(f"{out} is not an empty folder: name another one, or delete it", exit_code=2)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".release-") as scratch:
+        tree = Path(scratch) / "handout"
+        handout, solved = build(source)
+        check_leaks(source, handout)
+        write_tree(tree, handout)
+        check_leaks(source, read_tree(tree))  # what lies on the disk, not what was meant
+        if git:
+            _git_repository(tree, handout, solved)
+            check_leaks(source, _git_files(tree, "main"))
+            _check_objects(tree, handout, solved)
+        if zip:
+            _write_zip(out.with_name(out.name + ".zip"), out.name, handout)
+        if out.exists():
+            out.rmdir()
+        shutil.move(tree, out)
+    return sorted(handout)
+
+
+def build(source: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """(handout, handout with solutions): path -> content, without writing anything."""
+    rubric = load_rubric(source / "grading" / "rubric.toml")
+    handout, solved = {}, {}
+    for origin, place in ALLOWED.items():
+        path = source / origin
+        if not path.is_file():
+            raise GradingError(f"{origin} is on the release list and is not there")
+        content = path.read_bytes()
+        handout[place] = solved[place] = content
+        if place.endswith(".py"):
+            text = content.decode("utf-8")
+            handout[place] = without_solutions(text, origin).encode("utf-8")
+            solved[place] = without_markers(text, origin).encode("utf-8")
+    readme = handout_readme(handout["README.md"].decode("utf-8"), rubric).encode("utf-8")
+    handout["README.md"] = solved["README.md"] = readme
+    _check_rubric(rubric, handout)
+    originals = {f"grading/originals/{file}": handout[file] for file in rubric.submit}
+    manifest = {
+        place: hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest() for place, content in sorted(handout.items())
+    }
+    originals["grading/originals/manifest.json"] = (json.dumps(manifest, indent=1) + "\n").encode()
+    return handout | originals, solved | originals
+
+
+def handout_readme(template: str, rubric: Rubric) -> str:
+    """The handout's README with the table of TODOs filled in from the rubric."""
+    rows = [
+        f"| `{f.id}` | {f.title} | `{f.name.rpartition('.')[2]}` in `{f.file}` | {f.points:g} | `{f.before}` |"
+        for f in rubric.functions.values()
+    ]
+    table = "\n".join(["| id | what | where | points | needed before |", "|---|---|---|---|---|", *rows])
+    if "{todo_table}" not in template:
+        raise GradingError("the handout's README has no place for the table of TODOs")
+    return template.replace("{todo_table}", table).replace("{total}", f"{rubric.total:g}")
+
+
+def _check_rubric(rubric: Rubric, handout: dict[str, bytes]) -> None:
+    """Each id has one stub, in the function that the rubric names."""
+    found: dict[str, tuple[str, str]] = {}
+    for file, content in handout.items():
+        if not file.endswith(".py"):
+            continue
+        for name, id in _stubs(content.decode("utf-8")):
+            if id in found:
+                raise GradingError(f"TODO({id}) stands in two places: {found[id][0]} and {file}")
+            found[id] = (file, name)
+    wanted = {id: (function.file, function.name) for id, function in rubric.functions.items()}
+    for id in wanted.keys() | found.keys():
+        if wanted.get(id) != found.get(id):
+            raise GradingError(f"TODO({id}): the rubric says {wanted.get(id)}, the code has {found.get(id)}")
+
+
+def _stubs(source: str) -> list[tuple[str, str]]:
+    """(qualified function name, id) of every stub."""
+    found = []
+
+    def visit(node: ast.AST, inside: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
+                visit(child, f"{inside}.{child.name}" if inside else child.name)
+                continue
+            if isinstance(child, ast.Raise) and isinstance(child.exc, ast.Call) and child.exc.args:
+                text = child.exc.args[0]
+                if isinstance(text, ast.Constant) and str(text.value).startswith("TODO("):
+                    found.append((inside, str(text.value)[5:].partition(")")[0]))
+            visit(child, inside)
+
+    visit(ast.parse(source), "")
+    return found
+
+
+# -- leaks ---------------------------------------------------------------------------------------------
+
+
+def check_leaks(source: Path, handout: dict[str, bytes]) -> None:
+    """Raise GradingError if the handout holds a solution, a hidden file or a hidden array."""
+    places = set(ALLOWED.values()) | {file for file in handout if file.startswith("grading/originals/")}
+    unexpected = sorted(handout.keys() - places)
+    if unexpected:
+        raise GradingError(f"leak: {unexpected[0]} is not on the release list")
+    _check_statements(source, handout)
+    hidden = hidden_hashes(source)
+    arrays = hidden_arrays(source)
+    # A handout that lies in the tree is not on the list either, but what it holds is no secret.
+    is_hit = any(hashlib.sha256(content).hexdigest() in hidden for content in handout.values())
+    given = set(build(source)[0].values()) if is_hit else set()
+    for file, content in handout.items():
+        secret = hidden.get(hashlib.sha256(content).hexdigest())
+        if secret and content not in given:
+            raise GradingError(f"leak: {file} is the hidden file {secret}")
+        for value_hash, name in _array_hashes(file, content):
+            if value_hash in arrays:
+                raise GradingError(f"leak: {file} holds {name}, which is {arrays[value_hash]}")
+
+
+def _check_statements(source: Path, handout: dict[str, bytes]) -> None:
+    given = "".join(
+        _squeeze(without_solutions((source / file).read_text(encoding="utf-8"), file))
+        for file in ALLOWED
+        if file.endswith(".py")
+    )
+    for file in ALLOWED:
+        if not file.endswith(".py"):
+            continue
+        for statement in solution_statements((source / file).read_text(encoding="utf-8"), file):
+            wanted = _squeeze(statement)
+            if len(statement) < 30 or wanted in given:
+                continue
+            for place, content in handout.items():
+                if wanted in _squeeze(content.decode("utf-8", errors="ignore")):
+                    raise GradingError(f"leak: {place} holds the solution statement `{statement.splitlines()[0]}`")
+
+
+def _squeeze(text: str) -> str:
+    """Without white space and comment signs, and with one kind of quotes, so that formatting hides nothing."""
+    return "".join(text.split()).replace("#", "").replace("'", '"')
+
+
+def hidden_hashes(source: Path) -> dict[str, str]:
+    """sha256 -> path of every file of the tree that is not on the list (empty files aside)."""
+    secret = {}
+    for path in source.rglob("*"):
+        file = path.relative_to(source)
+        if file.parts[0] in (".git", ".venv", "result", "demo", "data") or "__pycache__" in file.parts:
+            continue
+        if path.is_file() and path.stat().st_size > 0 and (file.as_posix() not in ALLOWED):
+            secret[hashlib.sha256(path.read_bytes()).hexdigest()] = file.as_posix()
+    return secret
+
+
+def hidden_arrays(source: Path) -> dict[str, str]:
+    """Hash of the values -> name of every array of the hidden cases that says anything."""
+    found = {}
+    for path in sorted((source / "grading" / "hidden" / "reference" / "cases").glob("*.npz")):
+        for value_hash, name in _array_hashes(path.name, path.read_bytes()):
+            if "|mistake|" not in name:  # statistics of a mistake may be the same on any inputs
+                found[value_hash] = f"{name} in the hidden {path.name}"
+    return found
+
+
+def _array_hashes(file: str, content: bytes) -> list[tuple[str, str]]:
+    """(hash of the values, name) of the arrays in an npz or npy file; constants and short arrays say nothing."""
+    if not file.endswith((".npz", ".npy")):
+        return []
+    loaded = np.load(io.BytesIO(content), allow_pickle=False)
+    arrays = {file: loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    found = []
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and len(np.unique(array)) >= 4:
+            values = np.ascontiguousarray(array.astype(np.float32))  # whatever precision it was copied in
+            found.append((hashlib.sha256(values.tobytes()).hexdigest(), name))
+    return found
+
+
+# -- files, git and zip ----------------------------------------------------------------------------------
+
+
+def write_tree(root: Path, files: dict[str, bytes]) -> None:
+    """Write path -> content below `root`."""
+    for file, content in files.items():
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def read_tree(root: Path) -> dict[str, bytes]:
+    """path -> content of every file below `root`, git's own aside."""
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.relative_to(root).parts[0] != ".git"
+    }
+
+
+def _git_repository(tree: Path, handout: dict[str, bytes], solved: dict[str, bytes]) -> None:
+    """A fresh repository: `main` is the handout, `solutions` the same with every TODO completed."""
+    _git(tree, "init", "--quiet", "--initial-branch=main", "--template=")
+    _commit(tree, "The assignment")
+    _git(tree, "checkout", "--quiet", "-b", "solutions")
+    write_tree(tree, {file: content for file, content in solved.items() if handout[file] != content})
+    _commit(tree, "Every TODO completed")
+    _git(tree, "checkout", "--quiet", "main")
+
+
+def _commit(tree: Path, message: str) -> None:
+    _git(tree, "add", "--all", "--force")
+    _git(tree, "commit", "--quiet", "--no-gpg-sign", "--message", message)
+
+
+def _git(tree: Path, *args: str) -> bytes:
+    """Run git with none of the user's own settings."""
+    who = {f"GIT_{role}_{field}": value for role in ("AUTHOR", "COMMITTER") for field, value in _IDENTITY.items()}
+    env = {"PATH": os.environ["PATH"], "HOME": str(tree), "GIT_CONFIG_NOSYSTEM": "1", **who}
+    try:
+        command = ["git", "-C", str(tree), "-c", "core.autocrlf=false", *args]
+        return subprocess.run(command, env=env, check=True, capture_output=True).stdout
+    except FileNotFoundError:
+        raise GradingError("git is not installed: leave out --git, or install it") from None
+    except subprocess.CalledProcessError as error:
+        raise GradingError(f"git {args[0]} failed: {error.stderr.decode(errors='replace').strip()}") from error
+
+
+_IDENTITY = {"NAME": "HW3", "EMAIL": "hw3@localhost"}
+
+
+def _git_files(tree: Path, branch: str) -> dict[str, bytes]:
+    names = _git(tree, "ls-tree", "-r", "-z", "--name-only", branch).decode().split("\0")
+    return {name: _git(tree, "show", f"{branch}:{name}") for name in names if name}
+
+
+def _check_objects(tree: Path, handout: dict[str, bytes], solved: dict[str, bytes]) -> None:
+    """Every blob of the repository is a file of one of the two trees."""
+    listing = _git(tree, "cat-file", "--batch-check", "--batch-all-objects").decode().splitlines()
+    blobs = {line.split()[0] for line in listing if line.split()[1] == "blob"}
+    known = {
+        hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        for content in (*handout.values(), *solved.values())
+    }
+    if blobs - known:
+        raise GradingError(f"leak: the repository holds {len(blobs - known)} objects that are in neither branch")
+
+
+def _write_zip(path: Path, folder: str, files: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file, content in sorted(files.items()):
+            archive.writestr(f"{folder}/{file}", content)

@@ -1,0 +1,1 @@
+"""What grading found, as files: results.json, feedback.html, grades.csv and summary.html."""

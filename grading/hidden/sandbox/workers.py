@@ -1,0 +1,507 @@
+"""The judge's side of the pipe: starts the zygote, asks it for workers, and talks with them as with an enemy.
+
+A worker that does anything but answer one frame when asked is lost (`WorkerLost`), and killed. What it prints is
+read and cut; the system calls that its sandbox refuses come here to be answered, and are counted.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import errno
+import fcntl
+import importlib.metadata
+import json
+import os
+import re
+import secrets
+import select
+import selectors
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from grading.cases import Arrays
+from grading.errors import GradingError
+from grading.hidden.handout.release import build, write_tree
+from grading.hidden.sandbox.confinement import FIRST_UID
+from grading.hidden.sandbox.frames import FrameError, FrameReader, encode
+from grading.submission import ROOT
+
+START_SECONDS = 120  # for the zygote: a cold disk reads two gigabytes of torch
+GREETING_SECONDS = 30
+GRACE_SECONDS = 2.0  # between the end of a worker's channel and its end
+OUTPUT = 20_000  # bytes of what it prints that are kept
+REFUSALS = 1000  # refused system calls before a worker is ended
+SCRATCH_BYTES, SCRATCH_FILES = 16 << 20, 1000
+LOOK_EVERY = 0.25  # seconds between looks at the scratch folder
+
+# What is copied to where the zygote runs, of this folder.
+WORKER_FILES = ("__init__.py", "frames.py", "pages.py", "confinement.py", "zygote.py")
+
+
+class ZygoteError(GradingError):
+    """The zygote did not start."""
+
+
+class ZygoteLost(Exception):
+    """The zygote died; whatever its workers did is unknown."""
+
+
+class WorkerLost(Exception):
+    """The worker is gone, or was ended because of what it did. The message says why, in the judge's words."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason  # "start", "timeout", "crash", "protocol", "disk", "refused" or "killed"
+
+
+class Failed(Exception):
+    """The worker answered that the call failed. `text` came out of the submission."""
+
+    def __init__(self, *, judged: bool, type: str, line: int, text: str) -> None:
+        super().__init__(text)
+        self.judged, self.type, self.line, self.text = judged, type, line, text
+
+
+# -- the tree that workers see -----------------------------------------------------------------------------
+
+
+def worker_tree() -> dict[str, bytes]:
+    """Place -> content: the handout's code and the worker's own, without any case, expectation or solution."""
+    handout, _ = build(ROOT)
+    given = [place for place in handout if place.startswith("HW3/")]
+    given += ["train_tiny_sd.py", "grading/__init__.py", "grading/errors.py", "grading/submission.py"]
+    tree = {place: handout[place] for place in [*given, "grading/driver.py"]}
+    tree["grading/hidden/__init__.py"] = b""
+    here = Path(__file__).parent
+    return tree | {f"grading/hidden/sandbox/{name}": (here / name).read_bytes() for name in WORKER_FILES}
+
+
+def readable_paths(tree: Path) -> list[Path]:
+    """What a worker may read: the interpreter, the packages of requirements.txt with what they need, the tree's HW3."""
+    paths = [
+        tree / "HW3",
+        tree / "train_tiny_sd.py",
+        tree / "grading" / "driver.py",
+        tree / "grading" / "submission.py",
+    ]
+    for folder in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}:
+        entries = Path(folder).iterdir()
+        paths += [path for path in entries if path.name not in ("site-packages", "dist-packages", "__pycache__")]
+    for distribution in _needed_distributions():
+        paths += _top_level(distribution)
+    triplet = sysconfig.get_config_var("MULTIARCH") or "none"
+    for libraries in (Path(f"/lib/{triplet}"), Path(f"/usr/lib/{triplet}"), Path("/lib64"), Path("/usr/lib64")):
+        # On some systems Python's own packages lie among the libraries.
+        paths += libraries.glob("*.so*") if any(libraries.glob("python3*")) else [libraries]
+    paths += [Path(name) for name in ("/etc/ld.so.cache", "/dev/urandom", "/dev/zero")]
+    shared = sysconfig.get_config_var("LIBDIR")
+    if shared:
+        paths += Path(shared).glob("libpython*")
+    return sorted({path for path in paths if path.exists()})
+
+
+def _needed_distributions() -> list[importlib.metadata.Distribution]:
+    """The distributions that requirements.txt names, and what they depend on, as far as it is installed."""
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    left = [line for line in lines if line]
+    found: dict[str, importlib.metadata.Distribution] = {}
+    while left:
+        requirement = left.pop()
+        if "extra ==" in requirement:
+            continue
+        name = re.match(r"[\w.-]+", requirement)[0]
+        key = re.sub(r"[-_.]+", "-", name).lower()
+        if key in found:
+            continue
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # for another system or Python
+            found[key] = importlib.metadata.distribution(name)
+            left += found[key].requires or []
+    return list(found.values())
+
+
+def _top_level(distribution: importlib.metadata.Distribution) -> list[Path]:
+    """The files and folders in site-packages that belong to a distribution."""
+    record = distribution.read_text("RECORD") or ""
+    names = {line.partition("/")[0].partition(",")[0] for line in record.splitlines()}
+    return [Path(distribution.locate_file(name)) for name in names if name not in ("", "..", "__pycache__")]
+
+
+# -- the zygote ---------------------------------------------------------------------------------------------
+
+
+class Zygote:
+    """A running zygote. Several threads may ask it for workers.
+
+    enforced: whether its children are confined. Raises ZygoteError when it cannot start, ZygoteLost when it is killed.
+    """
+
+    def __init__(self, folder: Path, *, enforced: bool) -> None:
+        self.folder, self.enforced = folder, enforced
+        self._lock = threading.Lock()
+        tree = folder / "tree"
+        if not tree.is_dir():
+            write_tree(tree, worker_tree())
+        ours, theirs = socket.socketpair()
+        code = (
+            f"import sys; sys.path.insert(0, {str(tree)!r}); from grading.hidden.sandbox import zygote; import socket; "
+        )
+        code += f"zygote.main(socket.socket(fileno={theirs.fileno()}))"
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115, it lives as long as the zygote
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-B", "-c", code],
+            pass_fds=[theirs.fileno()],
+            env=_environment(folder),
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            cwd=folder,
+        )
+        theirs.close()
+        self._control = ours
+        self._control.settimeout(START_SECONDS)
+        config = {"readable": [str(path) for path in readable_paths(tree)], "enforced": enforced}
+        try:
+            answer = self._ask(config, [])
+        except ZygoteLost:
+            log, status = self.log(), self._ended()
+            self.close()
+            if status == -signal.SIGKILL:
+                raise  # somebody else ended it
+            raise ZygoteError(f"the worker process does not start: {log or 'it ended without a word'}") from None
+        if "ready" not in answer:
+            self.close()
+            raise ZygoteError(f"no isolation here: {answer['error']}; see `python -m grading doctor`", exit_code=2)
+        self.pid = answer["ready"]
+
+    def log(self) -> str:
+        """The last line that it printed."""
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
+
+    def ask(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """One question, one answer. Raises ZygoteLost."""
+        with self._lock:
+            return self._ask(message, descriptors)
+
+    def _ask(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        try:
+            socket.send_fds(self._control, [json.dumps(message).encode() + b"\n"], descriptors)
+            answer = b""
+            while not answer.endswith(b"\n"):
+                part = self._control.recv(4096)
+                if not part:
+                    raise ZygoteLost
+                answer += part
+            return json.loads(answer)
+        except OSError:
+            raise ZygoteLost from None
+
+    def _ended(self) -> int | None:
+        """The exit status, when it is ending by itself."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(GRACE_SECONDS)
+        return None
+
+    def close(self) -> None:
+        """End it, and with it every worker."""
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """What the zygote knows of the world. One thread each: what is forked must have no other."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {"PATH": "/usr/bin:/bin", "HOME": str(folder), "MPLCONFIGDIR": str(folder / "matplotlib"), **threads}
+
+
+# -- one worker ---------------------------------------------------------------------------------------------
+
+
+class Worker:
+    """One confined child with one submission's files. slot: number of the thread that drives it."""
+
+    def __init__(self, zygote: Zygote, slot: int, files: dict[str, bytes], cpu_seconds: int) -> None:
+        self._zygote = zygote
+        self.output, self.dropped, self.refused = b"", 0, Counter[str]()
+        self._selector = selectors.DefaultSelector()
+        self._listener: int | None = None
+        self._box = Path(tempfile.mkdtemp(dir=zygote.folder, prefix="box-"))
+        self.scratch = self._box / "scratch"
+        code = self._box / "code"
+        self._places = [str(place).encode() + b"/" for place in (code, zygote.folder / "tree")]
+        _write_box(code, self.scratch, files, slot, enforced=zygote.enforced)
+        self._channel, theirs = socket.socketpair()
+        self._pipe, output = os.pipe()
+        self._channel.setblocking(False)
+        os.set_blocking(self._pipe, False)
+        request = {"slot": slot, "code": str(code), "scratch": str(self.scratch), "cpu_seconds": cpu_seconds}
+        try:
+            self.pid: int | None = zygote.ask({"fork": request}, [theirs.fileno(), output])["pid"]
+        except ZygoteLost:
+            self.pid = None
+            self.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(output)
+        self._selector.register(self._channel, selectors.EVENT_READ)
+        self._selector.register(self._pipe, selectors.EVENT_READ, self._read_output)
+        self._greet()
+
+    def _greet(self) -> None:
+        """Wait for the word that the sandbox is up. The submission has not been read by then, so it can be believed."""
+        end = time.monotonic() + GREETING_SECONDS
+        reader = FrameReader()
+        while reader.wanted:
+            if not self._wait(end):
+                raise self._lost("start", "the sandbox was not up in time")
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self._channel, reader.wanted, 1)
+            except OSError:
+                data, descriptors = b"", []
+            if not data:
+                self._drain()
+                raise self._lost("start", f"the sandbox could not be put up: {self.output.decode(errors='replace')}")
+            reader.feed(data)
+            if descriptors:
+                self._listener = descriptors[0]
+                self._selector.register(self._listener, selectors.EVENT_READ, self._refuse)
+        if self._zygote.enforced and self._listener is None:
+            raise self._lost("start", "the sandbox is not up")
+
+    def request(self, header: dict[str, Any], arrays: Arrays, seconds: float) -> Arrays:
+        """Send one frame and wait for its answer. Raises WorkerLost, Failed or ZygoteLost."""
+        end = time.monotonic() + seconds
+        nonce = secrets.token_hex(16)
+        if self._readable():
+            raise self._lost("protocol", "data was sent before it was asked for")
+        self._write(encode({"nonce": nonce, **header}, arrays), end, seconds)
+        reader = FrameReader()
+        while reader.wanted:
+            if not self._wait(end):
+                raise self._lost("timeout", f"no answer within {seconds:g} seconds")
+            data = self._receive(min(reader.wanted, 1 << 20))
+            try:
+                reader.feed(data)
+            except FrameError as error:
+                raise self._lost("protocol", f"what was sent is no answer: {error}") from None
+        answer, results = reader.frame
+        given = answer.get("nonce")
+        if not (isinstance(given, str) and given.isascii() and secrets.compare_digest(given, nonce)):
+            raise self._lost("protocol", "what was sent is no answer to the call")
+        if self._readable():
+            raise self._lost("protocol", "more than one answer was sent")
+        self._look_at_scratch()
+        if answer.get("ok") is not True:
+            raise Failed(
+                judged=answer.get("judged") is True,
+                type=_builtin_exception(answer.get("type")),
+                line=answer["line"] if type(answer.get("line")) is int and 0 < answer["line"] < 10_000 else 0,
+                text=self._without_places(str(answer.get("text"))[:2000].encode(errors="replace")).decode(),
+            )
+        return results
+
+    def take_output(self) -> bytes:
+        """What it printed so far; what it printed before it answered is there when the answer is."""
+        self._drain()
+        output, self.output = self.output, b""
+        return self._without_places(output)
+
+    def _without_places(self, text: bytes) -> bytes:
+        """What a submission says, without where it lay on this machine."""
+        for place in self._places:
+            text = text.replace(place, b"")
+        return text
+
+    def close(self) -> None:
+        """End the worker and remove what it wrote."""
+        self._end(0.0)
+
+    # -- waiting and reading
+
+    def _wait(self, end: float) -> bool:
+        """Serve output and refusals until the channel has something (True) or time is over (False)."""
+        while (left := end - time.monotonic()) > 0:
+            ready = self._selector.select(min(left, LOOK_EVERY))
+            for key, _ in ready:
+                if key.data is not None:
+                    key.data()
+            if any(key.data is None for key, _ in ready):
+                return True
+            self._look_at_scratch()
+        return False
+
+    def _readable(self) -> bool:
+        """Whether the worker has sent something. Output and refusals that wait are served first."""
+        self._drain()
+        try:
+            data = self._channel.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:  # it has ended, which is something else
+            raise self._gone()
+        return True
+
+    def _drain(self) -> None:
+        for key, _ in self._selector.select(0):
+            if key.data is not None:
+                key.data()
+
+    def _receive(self, size: int) -> bytes:
+        try:
+            data = self._channel.recv(size)
+        except BlockingIOError:
+            return b""
+        except OSError:
+            data = b""
+        if not data:
+            raise self._gone()
+        return data
+
+    def _write(self, data: bytes, end: float, seconds: float) -> None:
+        """Send without waiting for ever on a worker that does not read."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._channel.send(view) :]
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise self._lost("timeout", f"nothing was read within {seconds:g} seconds") from None
+                self._drain()
+                time.sleep(0.001)
+            except OSError:
+                raise self._gone() from None
+
+    def _read_output(self) -> None:
+        try:
+            data = os.read(self._pipe, 1 << 16)
+        except BlockingIOError:
+            return
+        if not data:
+            self._selector.unregister(self._pipe)
+            return
+        self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
+        kept = data[: OUTPUT - len(self.output)]
+        self.output += kept
+        self.dropped += len(data) - len(kept)
+
+    def _refuse(self) -> None:
+        """Answer one refused system call with "not permitted", and count it."""
+        notice = bytearray(80)  # struct seccomp_notif: id, pid, flags, number, architecture, ip, 6 arguments
+        try:
+            fcntl.ioctl(self._listener, _RECEIVE, notice)
+            id, _, _, number = struct.unpack_from("=QIIi", notice)
+            fcntl.ioctl(self._listener, _ANSWER, struct.pack("=QqiI", id, 0, -errno.EPERM, 0))
+        except OSError:  # the caller was interrupted, or has ended
+            waiting = select.poll()
+            waiting.register(self._listener, 0)
+            if waiting.poll(0):  # ended: nobody is left who could ask
+                self._selector.unregister(self._listener)
+            return
+        self.refused[_name(number)] += 1
+        if self.refused.total() > REFUSALS:
+            raise self._lost("refused", f"more than {REFUSALS} system calls that are not allowed")
+
+    def _look_at_scratch(self) -> None:
+        size = 0
+        for files, entry in enumerate(os.scandir(self.scratch), 1):  # flat: the sandbox makes no folders
+            with contextlib.suppress(FileNotFoundError):
+                size += entry.stat(follow_symlinks=False).st_blocks * 512
+            if size > SCRATCH_BYTES or files > SCRATCH_FILES:
+                raise self._lost("disk", "too much was written to the scratch folder")
+
+    # -- the end
+
+    def _gone(self) -> WorkerLost:
+        """The channel was closed from the other side: find out how the worker ended."""
+        self._drain()
+        status, killed = self._end(GRACE_SECONDS)
+        if killed:
+            return WorkerLost("protocol", "it stopped answering")
+        if status == -signal.SIGKILL:
+            return WorkerLost("killed", "the system killed it")
+        if status < 0:
+            name = next((known.name for known in signal.Signals if known == -status), f"signal {-status}")
+            return WorkerLost("crash", f"the process crashed ({name})")
+        return WorkerLost("crash", f"the process ended itself (exit code {status})")
+
+    def _lost(self, reason: str, detail: str) -> WorkerLost:
+        self._end(0.0)
+        return WorkerLost(reason, detail)
+
+    def _end(self, grace: float) -> tuple[int, bool]:
+        """Kill (after `grace`), reap, close, clean up. Returns the exit status and whether it had to be killed."""
+        end, pid, self.pid = time.monotonic() + grace, self.pid, None
+        try:
+            while pid is not None:
+                kill = time.monotonic() >= end
+                status = self._zygote.ask({"reap": pid, "kill": kill}, [])["status"]
+                if status is not None:
+                    return status, kill
+                time.sleep(0.005)  # here and not in the zygote, which others need
+        finally:
+            self._close()
+        return 0, True
+
+    def _close(self) -> None:
+        """Take the rest of the output, close every descriptor and remove the folder; more than once does no harm."""
+        if self._channel.fileno() < 0:
+            return
+        self._selector.close()
+        self._channel.close()
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._pipe, 1 << 16):
+                self._keep(data)
+        os.close(self._pipe)
+        if self._listener is not None:
+            os.close(self._listener)
+        shutil.rmtree(self._box, ignore_errors=True)  # without a sandbox there can be anything; it goes with the run
+
+
+def _write_box(code: Path, scratch: Path, files: dict[str, bytes], slot: int, *, enforced: bool) -> None:
+    """A folder with the submission's files, and an empty one that the worker may write to."""
+    code.mkdir()
+    write_tree(code, files)
+    scratch.mkdir()
+    if enforced and os.geteuid() == 0:
+        os.chown(scratch, FIRST_UID + slot, FIRST_UID + slot)
+
+
+def _builtin_exception(name: object) -> str:
+    """The name, if it is one of Python's own exceptions: any other could be made up of hidden inputs."""
+    found = getattr(builtins, name, None) if isinstance(name, str) else None
+    return name if isinstance(found, type) and issubclass(found, BaseException) else "Exception"
+
+
+def _name(number: int) -> str:
+    """A system call's name."""
+    import pyseccomp as seccomp
+
+    try:
+        return seccomp.resolve_syscall(seccomp.Arch.NATIVE, number).decode()
+    except ValueError:
+        return str(number)
+
+
+# ioctls of the seccomp listener: take a request (80 bytes), give the answer (24 bytes)
+_RECEIVE, _ANSWER = 0xC0502100, 0xC0182101

@@ -1,0 +1,430 @@
+"""`python -m grading grade`: what it writes, what it survives, and that nothing is lost or graded twice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import time
+import zipfile
+from pathlib import Path
+
+import classroom
+import pytest
+from classroom import from_bank, grades, grading, handout, solution, start, write
+from exploits import exploits
+from harness import ROOT
+
+from grading.hidden.handout.release import ALLOWED
+from grading.hidden.reference.bank import BANK
+from grading.rubric import load_rubric
+
+IDS = list(load_rubric().functions)
+FULL = {id: function.points for id, function in load_rubric().functions.items()}
+FILES = {id: function.file for id, function in load_rubric().functions.items()}
+VAE, DIFFUSION, TINY_SD = load_rubric().submit
+
+FOREVER = b"\n    while True:\n        pass\n"
+SWALLOWS = b"\n    while True:\n        try:\n            pass\n        except:\n            pass\n"
+ASKS = b"\nimport socket\ntry:\n    socket.socket()\nexcept OSError:\n    pass\n"
+
+
+def assert_one_line(result, code: int, *parts: str) -> None:
+    lines = result.stderr.splitlines()
+    assert (result.returncode, len(lines)) == (code, 1), result.stderr
+    assert lines[0].startswith("grading: error: ")
+    assert [part for part in parts if part not in lines[0]] == [], lines[0]
+
+
+def comparable(out: Path) -> dict[str, object]:
+    """Everything that a run wrote about submissions, without times.
+
+    Of exploits the points only: some of them race with themselves and crash here or there, or read what happens to
+    be in memory.
+    """
+    found: dict[str, object] = {}
+    for name, row in grades(out).items():
+        if name.startswith("exploit-"):
+            found[name] = {key: value for key, value in row.items() if key != "status"}
+            continue
+        result = json.loads((out / name / "results.json").read_text())["extra_data"]["result"]
+        for function in result["functions"]:
+            del function["seconds"]
+        del result["seconds"]
+        found[name] = (row, result)
+    return found
+
+
+# -- one class of odd submissions ----------------------------------------------------------------------------
+
+
+def _method(file: str, cls: str, name: str, body: bytes) -> dict[str, bytes]:
+    """The solution, with one method or function replaced."""
+    place = f"{cls}.{name}" if cls else name
+    text = f"\n\ndef _{name}(*args, **kwargs):".encode() + body + f"\n\n{place} = _{name}\n".encode()
+    return {**solution(), file: solution()[file] + text}
+
+
+ODD = {
+    "right": solution(),
+    "untouched": handout(),
+    "loop-in-kl": _method(VAE, "", "kl_divergence", FOREVER),
+    "loop-in-predict-x0": _method(DIFFUSION, "GaussianDiffusion", "predict_x0", FOREVER),
+    "loop-swallows": _method(
+        VAE,
+        "",
+        "kl_divergence",
+        b"\n    while True:\n        try:\n            pass\n        except:\n            pass\n",
+    ),
+    "loop-on-import": {**solution(), DIFFUSION: b"while True:\n    pass\n"},
+    "exit-in-kl": _method(VAE, "", "kl_divergence", b"\n    import os\n    os._exit(0)\n"),
+    "raise-in-kl": _method(VAE, "", "kl_divergence", b"\n    raise ValueError(f'secret {args}')\n"),
+    "sys-exit-in-kl": _method(VAE, "", "kl_divergence", b"\n    raise SystemExit(0)\n"),
+    "syntax-error": {**solution(), DIFFUSION: solution()[DIFFUSION] + b"\n def\n"},
+    "raises-on-import": {**solution(), VAE: b"raise RuntimeError('mind the gap')\n"},
+    "missing": {VAE: solution()[VAE]},
+    "prints": {**solution(), VAE: solution()[VAE] + b"\nprint('<script>alert(1)</script>' * 3)\n"},
+    "floods": {**solution(), VAE: solution()[VAE] + b"\nprint('x' * 5_000_000)\n"},
+    "asks": {
+        **solution(),
+        VAE: solution()[VAE] + b"\nimport socket\ntry:\n    socket.socket()\nexcept OSError:\n    pass\n",
+    },
+    "no-utf8": {**solution(), VAE: b"\xff\xfe\x00"},
+}
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory) -> Path:
+    """The graded odd ones, with a zip, a broken zip and an empty folder among them."""
+    root = tmp_path_factory.mktemp("odd")
+    for name, files in ODD.items():
+        write(root / "in" / name, files)
+    with zipfile.ZipFile(root / "in" / "zipped.zip", "w") as archive:
+        for file, content in solution().items():
+            archive.writestr(f"hw3-zipped/{file}", content)
+    (root / "in" / "broken.zip").write_bytes(b"PK\x03\x04 not a zip")
+    (root / "in" / "empty").mkdir()
+    result = grading("grade", root / "in", "--out", root / "out", "--timeout", 3, "--workers", 2)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    return root / "out"
+
+
+def lost(row: dict[str, str]) -> set[str]:
+    """The ids without full points."""
+    return {id for id in IDS if float(row[id]) < FULL[id]}
+
+
+@pytest.mark.parametrize(
+    ("name", "ids", "status"),
+    [
+        ("right", (), "ok"),
+        ("zipped", (), "ok"),
+        ("prints", (), "ok"),
+        ("floods", (), "ok"),
+        ("asks", (), "ok"),
+        ("untouched", IDS, "ok"),
+        ("loop-in-kl", ("kl",), "timeout"),
+        ("loop-in-predict-x0", ("predict-x0",), "timeout"),
+        ("loop-swallows", ("kl",), "timeout"),
+        ("loop-on-import", [id for id in IDS if FILES[id] == DIFFUSION], "import-error; timeout"),
+        ("exit-in-kl", ("kl",), "crash"),
+        ("raise-in-kl", ("kl",), "ok"),
+        ("sys-exit-in-kl", ("kl",), "ok"),
+        ("syntax-error", [id for id in IDS if FILES[id] == DIFFUSION], "import-error"),
+        ("raises-on-import", ("reparameterize", "kl"), "import-error"),
+        ("no-utf8", ("reparameterize", "kl"), "import-error"),
+        ("missing", [id for id in IDS if FILES[id] != VAE], "missing-files"),
+        ("broken", IDS, "unreadable"),
+        ("empty", IDS, "missing-files"),
+    ],
+)
+def test_costs_its_own_ids_only(odd, name, ids, status):
+    row = grades(odd)[name]
+    assert lost(row) == set(ids)
+    assert all(float(row[id]) == 0 for id in ids)
+    assert row["status"] == status
+    assert float(row["total"]) == sum(FULL[id] for id in IDS if id not in ids)
+
+
+def report(out: Path, name: str) -> dict:
+    return json.loads((out / name / "results.json").read_text())["extra_data"]["result"]
+
+
+def test_what_happened_is_told(odd):
+    assert "timeout in kl: no answer within 3 seconds" in report(odd, "loop-in-kl")["events"]
+    assert any("predict-x0" in event for event in report(odd, "loop-in-predict-x0")["events"])
+    assert any("exit code 0" in event for event in report(odd, "exit-in-kl")["events"])
+    assert any("`socket`" in event for event in report(odd, "asks")["events"])
+    assert report(odd, "right")["events"] == []
+
+
+def test_hidden_inputs_stay_hidden(odd):
+    """An exception's text is shown for public inputs only, where everybody knows them."""
+    (function,) = [f for f in report(odd, "raise-in-kl")["functions"] if f["id"] == "kl"]
+    assert function["problem"].startswith("raises ValueError in line ")
+    assert "secret" not in function["problem"]
+    assert "secret" in function["public"]
+
+
+def test_output_is_kept_escaped_and_cut(odd):
+    assert report(odd, "prints")["output"].count("<script>") == 3
+    assert "<script>" not in (odd / "prints" / "feedback.html").read_text()
+    assert len(report(odd, "floods")["output"]) <= 20_000
+    assert report(odd, "floods")["output_dropped"] > 4_000_000
+    assert (odd / "floods" / "feedback.html").stat().st_size < 200_000
+
+
+def test_nothing_is_left_behind(odd):
+    assert sorted(path.name for path in odd.iterdir() if not path.is_dir()) == ["grades.csv", "summary.html"]
+    assert not (odd / ".work").exists()
+    assert _processes_in(odd) == []
+
+
+def _processes_in(out: Path) -> list[str]:
+    """Zygotes and workers of a run work in folders below its output folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):  # not a process, or another user's
+            if (entry / "cwd").readlink().is_relative_to(out):
+                found.append(entry.name)
+    return found
+
+
+# -- the command line ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one(tmp_path) -> Path:
+    return write(tmp_path / "in" / "ada", solution())
+
+
+def test_resume_grades_what_is_missing_or_changed(one, tmp_path):
+    write(tmp_path / "in" / "bob", handout())
+    run = ("grade", tmp_path / "in", "--out", tmp_path / "out", "--only", "guidance")
+    assert grading(*run).returncode == 0
+    stamps = {name: (tmp_path / "out" / name / "results.json").stat().st_mtime_ns for name in ("ada", "bob")}
+    write(tmp_path / "in" / "bob", solution())
+    assert grading(*run, "--resume").returncode == 0
+    again = {name: (tmp_path / "out" / name / "results.json").stat().st_mtime_ns for name in ("ada", "bob")}
+    assert (again["ada"] == stamps["ada"], again["bob"] == stamps["bob"]) == (True, False)
+    assert grades(tmp_path / "out")["bob"]["guidance"] == "5"
+    shutil.rmtree(tmp_path / "out" / "ada")
+    (tmp_path / "out" / "bob" / "results.json").write_text("{")
+    assert grading(*run, "--resume").returncode == 0
+    assert {name: row["total"] for name, row in grades(tmp_path / "out").items()} == {"ada": "5", "bob": "5"}
+
+
+@pytest.mark.parametrize("file", ["reports/templates/feedback.html", "sandbox/confinement.py"])
+def test_resume_grades_again_after_a_change_of_the_grader(one, tmp_path, file):
+    tree = tmp_path / "tree"
+    for name in ("grading", "HW3"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for place in ALLOWED:
+        if "/" not in place:
+            shutil.copy(ROOT / place, tree / place)
+    run = ("grade", one, "--out", tmp_path / "out", "--only", "guidance", "--resume")
+    result, stamps = tmp_path / "out" / "ada" / "results.json", []
+    for _ in range(2):
+        assert grading(*run, tree=tree).returncode == 0
+        stamps.append(result.stat().st_mtime_ns)
+    with (tree / "grading" / "hidden" / file).open("a") as changed:
+        changed.write("\n")
+    assert grading(*run, tree=tree).returncode == 0
+    assert stamps[0] == stamps[1] != result.stat().st_mtime_ns
+
+
+def test_what_cannot_be_written_is_one_line(one, tmp_path):
+    (tmp_path / "out" / "grades.csv").mkdir(parents=True)
+    result = grading("grade", one, "--out", tmp_path / "out", "--only", "guidance")
+    assert_one_line(result, 1, "cannot write", "grades.csv", "choose another folder")
+
+
+def test_only_grades_one_id(one, tmp_path):
+    assert grading("grade", one, "--out", tmp_path / "out", "--only", "guidance").returncode == 0
+    assert grades(tmp_path / "out")["ada"] == {
+        "submission": "ada", "student": "ada", "total": "5", "guidance": "5", "status": "ok",
+    }  # fmt: skip
+
+
+def test_lateness_costs_what_the_rubric_says(one, tmp_path):
+    (tmp_path / "late.csv").write_text("student,hours_late\nada,30\nnobody,2\n")
+    late = ("--late-csv", tmp_path / "late.csv")
+    result = grading("grade", one, "--out", tmp_path / "out", "--only", "guidance", *late)
+    assert result.returncode == 0
+    assert "nobody here is called 'nobody'" in result.stderr
+    assert grades(tmp_path / "out")["ada"]["total"] == "4"  # two days begun: 20 % of 5 points
+
+
+def test_process_isolation_is_told_in_every_report(one, tmp_path):
+    result = grading("grade", one, "--out", tmp_path / "out", "--only", "guidance", "--isolation", "process")
+    assert (result.returncode, "without isolation" in result.stderr) == (0, True)
+    assert grades(tmp_path / "out")["ada"]["total"] == "5"
+    for path in ("ada/feedback.html", "ada/results.json", "summary.html"):
+        assert "ithout isolation" in (tmp_path / "out" / path).read_text(), path
+
+
+@pytest.mark.parametrize(
+    ("args", "parts"),
+    [
+        (("nowhere",), ("nowhere",)),
+        ((".", "--only", "posteriour"), ("posteriour", "posterior")),
+        ((".", "--late-csv", "nowhere.csv"), ("nowhere.csv",)),
+        ((".", "--out", "file/out"), ("file/out",)),
+    ],
+)
+def test_a_mistake_is_one_line(one, tmp_path, args, parts):
+    (tmp_path / "file").write_text("")
+    args = [
+        tmp_path / "in" if arg == "." else tmp_path / arg if "/" in arg or "nowhere" in arg else arg for arg in args
+    ]
+    out = () if "--out" in args else ("--out", tmp_path / "out")
+    assert_one_line(grading("grade", *args, *out), 2, *parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [("ada,3\n", "columns"), ("student,hours_late\nada,soon\n", "line 2"), ("student,hours_late\nada,nan\n", "line 2")],
+)
+def test_a_bad_list_of_late_ones_is_one_line(one, tmp_path, text, part):
+    (tmp_path / "late.csv").write_text(text)
+    assert_one_line(
+        grading("grade", one, "--out", tmp_path / "out", "--late-csv", tmp_path / "late.csv"), 2, "late.csv", part
+    )
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path):
+    for number in range(6):
+        write(tmp_path / "in" / str(number), solution())
+    first = start("grade", tmp_path / "in", "--out", tmp_path / "out")
+    try:
+        _wait_for(tmp_path / "out" / ".lock")
+        assert_one_line(grading("grade", tmp_path / "in", "--out", tmp_path / "out"), 2, "another run")
+    finally:
+        first.communicate()
+    assert first.returncode == 0
+
+
+def test_interrupting_keeps_what_is_done(tmp_path):
+    for number in range(12):
+        write(tmp_path / "in" / str(number), solution())
+    run = ("grade", tmp_path / "in", "--out", tmp_path / "out", "--workers", 1)
+    process = start(*run)
+    _wait_for(tmp_path / "out" / "1" / "results.json")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "go on with --resume" in err
+    done = len(list((tmp_path / "out").glob("*/results.json")))
+    assert 1 <= done < 12
+    assert grading(*run, "--resume").returncode == 0
+    assert len(grades(tmp_path / "out")) == 12
+
+
+def _wait_for(path: Path, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, path
+        time.sleep(0.02)
+
+
+# -- many, and killed ------------------------------------------------------------------------------------------
+
+
+def _mixed(root: Path) -> None:
+    """300 submissions of every kind."""
+    names = {f"exploit-{exploit.name}": exploit.files for exploit in exploits()}
+    for entry in random.Random(0).sample(BANK, 170):
+        names[f"{'wheat' if entry.is_wheat else 'chaff'}-{entry.id}-{entry.name}"] = from_bank(entry)
+    for name, files in names.items():
+        write(root / name, files)
+    rest = random.Random(1)
+    for number in range(300 - len(names)):
+        data = bytearray()
+        path = root / f"zip-{number}.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file, content in solution().items():
+                archive.writestr(file, content)
+        data = bytearray(path.read_bytes())
+        for _ in range(rest.choice((1, 5, 50))):
+            data[rest.randrange(len(data))] = rest.randrange(256)
+        path.write_bytes(data[: rest.choice((len(data), len(data) - 10, len(data) // 2))])
+
+
+@pytest.mark.slow
+def test_workers_do_not_change_results(tmp_path):
+    _mixed(tmp_path / "in")
+    assert len(list((tmp_path / "in").iterdir())) == 300
+    found = []
+    for workers in (1, 4):
+        out = tmp_path / f"out-{workers}"
+        result = grading("grade", tmp_path / "in", "--out", out, "--workers", workers, "--timeout", 3)
+        assert result.returncode == 0, result.stderr
+        found.append(comparable(out))
+    assert [name for name in found[0] if found[0][name] != found[1][name]] == []
+    assert len(found[0]) == len(found[1]) == 300
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_nothing_is_lost(tmp_path):
+    """SIGKILL of the judge, the zygote and workers over 20 rounds; then the same results as if nothing had been."""
+    for number, entry in enumerate(random.Random(2).sample(BANK, 16)):
+        write(tmp_path / "in" / f"{number:02}-{entry.id}-{entry.name}", from_bank(entry))
+    whole = ("grade", tmp_path / "in", "--out", tmp_path / "whole")
+    assert grading(*whole).returncode == 0
+    run = ("grade", tmp_path / "in", "--out", tmp_path / "out", "--resume")
+    dice = random.Random(3)
+    rounds = 0
+    while rounds < 20:
+        if (tmp_path / "out" / "grades.csv").exists():  # complete: begin anew
+            shutil.rmtree(tmp_path / "out")
+        process = start(*run)
+        while process.poll() is None and rounds < 20:
+            time.sleep(dice.uniform(0.3, 4))
+            victim = _victim(process.pid, dice)
+            if victim is None:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+                rounds += 1
+            if victim == process.pid:
+                break
+        _, err = process.communicate(timeout=120)
+        gave_up = process.returncode == 1 and "killed again and again" in err
+        assert gave_up or process.returncode in (0, -signal.SIGKILL), err
+    assert grading(*run).returncode == 0
+    assert comparable(tmp_path / "out") == comparable(tmp_path / "whole")
+    assert _processes_in(tmp_path) == []
+
+
+def _victim(judge: int, dice: random.Random) -> int | None:
+    """The judge, its zygote, or one of the zygote's workers; None while the one that was chosen is not there."""
+    kind = dice.choice(("judge", "zygote", "worker", "worker"))
+    if kind == "judge":
+        return judge
+    zygotes = _children(judge)
+    if kind == "zygote" or not zygotes:
+        return zygotes[0] if zygotes else None
+    workers = _children(zygotes[0])
+    return dice.choice(workers) if workers else None
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    return []
+
+
+def test_bank_entries_become_files():
+    """A wheat as a file is a right submission; it is the machinery of these tests that is tested here."""
+    files = from_bank(next(entry for entry in BANK if entry.is_wheat and entry.id == "posterior"))
+    assert files.keys() == solution().keys()
+    compile(files[DIFFUSION], DIFFUSION, "exec")
+    assert classroom.handout() != solution()

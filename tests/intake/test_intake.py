@@ -1,0 +1,896 @@
+"""What instructors hand to `grade`: which submissions it is, whose they are, and that nothing in them does harm."""
+
+import io
+import os
+import pickle
+import re
+import socket
+import stat
+import struct
+import sys
+import tempfile
+import time
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from grading.errors import GradingError
+from grading.hidden.intake import inbox, platforms, untrusted
+from grading.hidden.intake.inbox import Contents, find
+from grading.rubric import load_rubric
+
+RUBRIC = load_rubric()
+VAE, DIFFUSION, TINY = RUBRIC.submit
+CAP = RUBRIC.max_file_bytes
+GOOD = {VAE: b"# vae\n", DIFFUSION: b"# diffusion\r\n", TINY: b"\xff\xfe not utf-8"}
+FUZZ = settings(
+    max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def zipped(files, **kinds):
+    """A zip; `files` are (name, content) pairs or a dict. The name may be a ZipInfo."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items() if isinstance(files, dict) else files:
+            archive.writestr(name, content, **kinds)
+    return out.getvalue()
+
+
+def info(name, mode=0, **fields):
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr = mode << 16
+    for field, value in fields.items():
+        setattr(entry, field, value)
+    return entry
+
+
+def put(folder, files):
+    """Write name -> content (None: an empty folder) below `folder`."""
+    for name, content in files.items():
+        path = folder / name
+        (path if content is None else path.parent).mkdir(parents=True, exist_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+    return folder
+
+
+def under(prefix, files=GOOD):
+    return {f"{prefix}/{name}": content for name, content in files.items()}
+
+
+def read_zip(tmp_path, content, name="ada.zip") -> Contents:
+    (tmp_path / name).write_bytes(content)
+    [handin] = find([tmp_path / name], RUBRIC)
+    contents = handin.read(RUBRIC)
+    check(contents, tmp_path)
+    return contents
+
+
+def read_folder(folder) -> Contents:
+    """Read a folder as a submission, whatever lies in it."""
+    handin = inbox.Handin("ada", "ada", (inbox.Piece("", folder),))
+    contents = handin.read(RUBRIC)
+    check(contents, folder)
+    return contents
+
+
+def check(contents, folder=None):
+    """What holds for everything that is ever read."""
+    assert isinstance(contents, Contents)
+    assert contents.files.keys() <= set(RUBRIC.submit)
+    assert all(isinstance(content, bytes) and len(content) <= CAP for content in contents.files.values())
+    assert not (contents.unreadable and contents.files)
+    assert contents.notes or contents.files.keys() == set(RUBRIC.submit)
+    assert len(contents.notes) <= 20
+    for note in contents.notes:
+        assert len(note) < 600
+        assert all(char.isprintable() for char in note), note
+        assert folder is None or str(folder) not in note
+        note.encode()
+
+
+def summary(paths):
+    return {handin.name: handin.student for handin in find(paths, RUBRIC)}
+
+
+def refusal(paths):
+    with pytest.raises(GradingError) as caught:
+        find(paths, RUBRIC)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# -- one submission: where files lie ----------------------------------------------------------------------
+
+V, D, T = b"# vae\n", b"# diffusion\r\n", b"\xff\xfe not utf-8"
+REST = {DIFFUSION: D, TINY: T}
+PLACES = [
+    # id, files, what becomes of HW3/vae.py, a part of the notes ("" for none at all)
+    ("expected", GOOD, V, ""),
+    ("wrapper", under("hw3-ada"), V, ""),
+    ("wrappers", under("a/b"), V, "HW3/vae.py was found as a/b/HW3/vae.py."),
+    ("flat", {"vae.py": V, "diffusion.py": D, TINY: T}, V, "HW3/vae.py was found as vae.py."),
+    ("flat in a wrapper", {"ada/vae.py": V, "ada/diffusion.py": D, f"ada/{TINY}": T}, V, "found as ada/vae.py"),
+    ("flat but deep", {"a/lib/vae.py": V, **REST}, None, "HW3/vae.py is missing."),
+    ("case", {"hw3/VAE.py": V, **REST}, V, "HW3/vae.py was found as hw3/VAE.py."),
+    ("two cases", {"hw3/VAE.py": V, "hw3/Vae.py": V, **REST}, None, "more than once (hw3/VAE.py, hw3/Vae.py)"),
+    ("case and exact", {"hw3/VAE.py": b"other", **GOOD}, V, "taken from HW3/vae.py and not from hw3/VAE.py"),
+    ("shallowest", {"old/HW3/vae.py": b"old", **GOOD}, V, "taken from HW3/vae.py and not from old/HW3/vae.py."),
+    ("tie", {"a/HW3/vae.py": V, "b/HW3/vae.py": V, **REST}, None, "more than once (a/HW3/vae.py, b/HW3/vae.py)"),
+    ("many", {f"{i}/HW3/vae.py": V for i in range(9)} | REST, None, "and 5 more)"),
+    ("handout's copies", {**under("grading/originals"), **REST}, None, "HW3/vae.py is missing."),
+    ("whole tree", {**GOOD, **under("grading/originals"), "README.md": b"", "HW3/Unet.py": b""}, V, ""),
+    ("litter", {**GOOD, "__MACOSX/HW3/vae.py": b"", "HW3/._vae.py": b"", ".git/HW3/vae.py": b""}, V, ""),
+    ("only litter", {"__MACOSX/HW3/vae.py": V, ".venv/HW3/vae.py": V, **REST}, None, "missing"),
+    ("backslashes", {"HW3\\vae.py": V, **REST}, V, ""),
+    ("one of three", {VAE: V}, V, "HW3/diffusion.py is missing."),
+    ("too large", {VAE: b"#" * (CAP + 1), **REST}, None, "HW3/vae.py is larger than 200,000 bytes"),
+    ("as large as can be", {VAE: V.ljust(CAP), **REST}, V.ljust(CAP), ""),
+    ("empty file", {VAE: b"", **REST}, b"", ""),
+]
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "zip in a folder", "bulk"])
+@pytest.mark.parametrize(("files", "vae", "note"), [row[1:] for row in PLACES], ids=[row[0] for row in PLACES])
+def test_places(tmp_path, kind, files, vae, note):
+    if kind == "folder":
+        contents = read_folder(put(tmp_path / "ada", files))
+    elif kind == "zip":
+        contents = read_zip(tmp_path, zipped(files))
+    elif kind == "zip in a folder":
+        contents = read_folder(put(tmp_path / "ada", {"hw3.zip": zipped(files), "README.md": b""}))
+    else:
+        student = under("Ada_1_assignsubmission_file_", files)
+        (tmp_path / "all.zip").write_bytes(zipped({"Bob_2_assignsubmission_file_/x.zip": b"", **student}))
+        contents = find([tmp_path / "all.zip"], RUBRIC)[0].read(RUBRIC)
+        check(contents)
+    assert contents.files.get(VAE) == vae
+    assert not contents.unreadable
+    assert (note in " ".join(contents.notes)) if note else contents.notes == []
+    if kind in ("zip", "folder") and VAE in files and DIFFUSION in files:
+        assert {VAE: vae, **contents.files} == {**GOOD, VAE: vae}
+
+
+# -- one submission: hostile zips -------------------------------------------------------------------------
+
+S_IFLNK, S_IFIFO, S_IFCHR, S_IFBLK, S_IFDIR = stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFDIR
+MEMBERS = [
+    ("../HW3/vae.py", "leads out"),
+    ("a/../../HW3/vae.py", "leads out"),
+    ("/HW3/vae.py", "leads out"),
+    ("C:/HW3/vae.py", "leads out"),
+    ("C:\\HW3\\vae.py", "leads out"),
+    ("..\\HW3\\vae.py", "leads out"),
+    (info(VAE, S_IFLNK | 0o777), "HW3/vae.py is a link"),
+    (info("HW3", S_IFLNK | 0o777), "HW3 is a link"),
+    (info(VAE, S_IFIFO | 0o644), "not a plain file"),
+    (info(VAE, S_IFCHR | 0o644), "not a plain file"),
+    (info(VAE, S_IFBLK | 0o644), "not a plain file"),
+    ("HW3/vae.py/", "HW3/vae.py is a folder"),
+    (info("HW3/vae.py/"), "HW3/vae.py is a folder"),
+    (info(VAE, S_IFDIR | 0o755), "HW3/vae.py is a folder"),
+    (info(VAE, compress_type=zipfile.ZIP_BZIP2), "unusual way"),
+    (info(VAE, compress_type=zipfile.ZIP_LZMA), "unusual way"),
+    ("HW3/vae.py\x1b[31m\n/HW3/vae.py", None),  # a folder with a hostile name around a good file
+]
+
+
+@pytest.mark.parametrize(("name", "note"), MEMBERS, ids=[str(getattr(n, "filename", n)) for n, _ in MEMBERS])
+def test_bad_members(tmp_path, name, note):
+    filename = getattr(name, "filename", name)
+    content = b"" if filename.endswith("/") else V
+    contents = read_zip(tmp_path, zipped([(name, content), *REST.items()]))
+    assert contents.files == (REST if note else GOOD)
+    assert note is None or note in " ".join(contents.notes)
+    if note and filename != "HW3":  # a good one elsewhere is taken, and the notes say so
+        contents = read_zip(tmp_path, zipped([(name, content), *under("hw3").items()]))
+        assert contents.files[VAE] == V
+
+
+def central(content, name, offset, form, value):
+    """Change a field of a member's entry in the central directory."""
+    content, at = bytearray(content), 0
+    while (at := content.index(b"PK\1\2", at)) >= 0:
+        length = struct.unpack_from("<H", content, at + 28)[0]
+        if content[at + 46 : at + 46 + length] == name.encode():
+            struct.pack_into(form, content, at + offset, value)
+            return bytes(content)
+        at += 4
+    raise AssertionError(name)
+
+
+WHOLE = zipped(GOOD)
+FIELDS = [
+    ("encrypted", 8, "<H", 1, "is encrypted"),
+    ("strongly encrypted", 8, "<H", 0x41, "is encrypted"),
+    ("method 99", 10, "<H", 99, "is compressed in an unusual way"),
+    ("wrong CRC", 16, "<I", 1, "is damaged"),
+    ("larger than it says", 24, "<I", 1, "is damaged"),
+    ("smaller than it says", 24, "<I", 1000, "is damaged"),
+    ("says it is huge", 24, "<I", 0xFFFFFFF0, "is larger than"),
+    ("offset beyond the file", 42, "<I", 0x7FFFFFFF, "is damaged"),
+    ("offset of something else", 42, "<I", 7, "is damaged"),
+    ("compressed size beyond the file", 20, "<I", 0x7FFFFFFF, None),  # deflate knows where it ends
+    ("compressed size too small", 20, "<I", 2, "is damaged"),
+]
+
+
+@pytest.mark.parametrize(("offset", "form", "value", "note"), [f[1:] for f in FIELDS], ids=[f[0] for f in FIELDS])
+def test_one_damaged_member_costs_itself_only(tmp_path, offset, form, value, note):
+    contents = read_zip(tmp_path, central(WHOLE, VAE, offset, form, value))
+    assert contents.files == (REST if note else GOOD)
+    assert not contents.unreadable
+    assert note is None or [f"HW3/vae.py was not read: HW3/vae.py {note}" in text for text in contents.notes] == [True]
+
+
+def test_damaged_data(tmp_path):
+    noise = os.urandom(5000)
+    content = bytearray(zipped({VAE: noise, **REST}))
+    content[200:300] = bytes(100)
+    contents = read_zip(tmp_path, bytes(content))
+    assert contents.files == REST
+    assert contents.notes == ["HW3/vae.py was not read: HW3/vae.py is damaged."]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_same_name_twice(tmp_path):
+    contents = read_zip(tmp_path, zipped([(VAE, V), (VAE, b"other"), *REST.items()]))
+    assert contents.files == REST
+    assert contents.notes == ["HW3/vae.py was not read: it is there more than once (HW3/vae.py, HW3/vae.py)."]
+
+
+def test_encrypted_throughout(tmp_path):
+    content = WHOLE
+    for name in GOOD:
+        content = central(content, name, 8, "<H", 1)
+    assert read_zip(tmp_path, content).unreadable
+
+
+def tar():
+    return b"HW3/vae.py".ljust(257, b"\0") + b"ustar".ljust(300, b"\0")
+
+
+BROKEN = [
+    ("no bytes", b"", "ada.zip is empty."),
+    ("text", b"print('hello')\n" * 100, "ada.zip is not a zip."),
+    ("rar", b"Rar!\x1a\x07\x01\x00" + bytes(100), "ada.zip is a .rar and not a zip: hand in a zip."),
+    ("7z", b"7z\xbc\xaf\x27\x1c" + bytes(100), "ada.zip is a .7z and not a zip"),
+    ("tar", tar(), "ada.zip is a .tar and not a zip"),
+    ("gzip", b"\x1f\x8b\x08" + bytes(100), "ada.zip is a .gz and not a zip"),
+    ("pdf", b"%PDF-1.7" + bytes(100), "ada.zip is a .pdf and not a zip"),
+    ("truncated", WHOLE[:-30], "ada.zip is damaged, and cannot be opened."),
+    ("no directory", WHOLE[:100], "ada.zip is damaged"),
+    ("version 9.9", central(WHOLE, VAE, 6, "<H", 99), "ada.zip is damaged"),
+    ("undecodable name", central(central(WHOLE, VAE, 8, "<H", 0x800), VAE, 46, "<B", 0xFF), "ada.zip is damaged"),
+    ("long extra field", central(WHOLE, VAE, 30, "<H", 0xFFFF), "ada.zip is damaged"),
+    ("directory size", WHOLE[:-10] + struct.pack("<I", 0xFFFFFFF0) + WHOLE[-6:], "ada.zip is damaged"),
+]
+
+
+@pytest.mark.parametrize(("content", "note"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
+def test_broken_zips(tmp_path, content, note):
+    contents = read_zip(tmp_path, content)
+    assert contents.files == {}
+    assert contents.unreadable
+    assert len(contents.notes) == 1
+    assert contents.notes[0].startswith(note)
+
+
+def test_empty_zip(tmp_path):
+    contents = read_zip(tmp_path, zipped({}))
+    assert contents.notes == ["ada.zip is a zip without files.", *(f"{file} is missing." for file in RUBRIC.submit)]
+
+
+def test_zip64(tmp_path):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in GOOD.items():
+            with archive.open(name, "w", force_zip64=True) as member:
+                member.write(content)
+    assert read_zip(tmp_path, b"#!/bin/sh\n" + out.getvalue()).files == GOOD  # and something before it
+
+
+def test_nested_zips_stay_closed(tmp_path):
+    contents = read_zip(tmp_path, zipped({"hw3.zip": zipped(GOOD)}))
+    assert contents.files == {}
+    assert not contents.unreadable
+
+
+@pytest.mark.parametrize("where", ["disk", "bulk"])
+def test_bombs_are_cheap(tmp_path, where):
+    """A gigabyte of zeros behind an honest size, behind a lie, and as a whole zip."""
+    zeros = zipped({VAE: bytes(100_000_000), **REST})
+    lies = central(zeros, VAE, 24, "<I", 1000)
+    for bomb in (zeros, lies):
+        if where == "bulk":
+            outer = zipped({"adal_1_1000_a.zip": bomb, "bob_2_1001_a.zip": zipped({"x": bytes(80_000_000)})})
+            (tmp_path / "all.zip").write_bytes(outer)
+        else:
+            (tmp_path / "all.zip").write_bytes(bomb)
+        tracemalloc.start()
+        contents = find([tmp_path / "all.zip"], RUBRIC)[0].read(RUBRIC)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        check(contents)
+        assert contents.files == REST
+        assert peak < 40_000_000  # 16 MiB of it a buffer for the list of members
+
+
+def test_a_zip_within_a_bulk_download_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(inbox, "MAX_NESTED_BYTES", 100)
+    (tmp_path / "all.zip").write_bytes(zipped({"ada_1_1000_a.zip": WHOLE, "bob_2_1001_a.zip": WHOLE}))
+    contents = find([tmp_path / "all.zip"], RUBRIC)[0].read(RUBRIC)
+    assert contents == Contents({}, ["a.zip is larger than 100 bytes."], True)
+
+
+def test_too_many_members(tmp_path):
+    """Refused before the list is parsed, also when only zip64's fields tell its size."""
+    one = struct.pack("<4s6H3I5H2I", b"PK\1\2", 20, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    listing = one * 200_000
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, len(listing), 0, 0)
+    end64 = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 20, 20, 0, 0, 200_000, 200_000, len(listing), 0)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, len(listing), 1)
+    small = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, 46, 0, 0)
+    for content in (listing + end, listing + end64 + locator + small):
+        handin = inbox.Handin("ada", "ada", (inbox.Piece("ada.zip", tmp_path / "ada.zip"),))
+        (tmp_path / "ada.zip").write_bytes(content)
+        start = time.perf_counter()
+        assert handin.read(RUBRIC) == Contents({}, ["ada.zip is refused: it lists too many files."], True)
+        assert time.perf_counter() - start < 1
+    (tmp_path / "ada.zip").write_bytes(listing[: 46 * 80_000] + end[:12] + struct.pack("<2IH", 46 * 80_000, 0, 0))
+    start = time.perf_counter()
+    assert handin.read(RUBRIC).files == {}
+    assert time.perf_counter() - start < 10
+
+
+def test_overlapping_members(tmp_path):
+    """All three names point at the same bytes: each is read once, so there is nothing to multiply."""
+    content = WHOLE
+    for name in REST:
+        for offset, form in ((16, "<I"), (20, "<I"), (24, "<I"), (42, "<I")):
+            at = content.index(b"PK\1\2")
+            content = central(content, name, offset, form, struct.unpack_from(form, content, at + offset)[0])
+    assert read_zip(tmp_path, content).files == dict.fromkeys(GOOD, V)
+
+
+def test_hostile_names_in_notes(tmp_path):
+    name = "\x1b[2J\n\u202e<b>" + "x" * 300 + "/a/HW3/vae.py"
+    [note] = read_zip(tmp_path, zipped({name: V, **REST})).notes
+    assert note.startswith("HW3/vae.py was found as \ufffd[2J\ufffd\ufffd<b>xxx")
+    assert len(note) < 120
+
+
+# -- one submission: hostile folders ----------------------------------------------------------------------
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="no links or special files")
+
+
+@posix
+def test_links_are_not_followed(tmp_path):
+    put(tmp_path, {"secret.py": b"secret", **under("elsewhere")})
+    folder = put(tmp_path / "ada", REST)
+    (folder / VAE).symlink_to(tmp_path / "secret.py")
+    contents = read_folder(folder)
+    assert contents.files == REST
+    assert contents.notes == ["HW3/vae.py was not read: HW3/vae.py is a link, which is not followed."]
+    other = put(tmp_path / "bob", {TINY: T})
+    (other / "HW3").symlink_to(tmp_path / "elsewhere" / "HW3")
+    (other / "loop").symlink_to(other)
+    contents = read_folder(other)
+    assert contents.files == {TINY: T}
+    assert "HW3 is a link, which is not followed." in contents.notes
+    zip_link = tmp_path / "cyd"
+    zip_link.mkdir()
+    (tmp_path / "hw3.zip").write_bytes(WHOLE)
+    (zip_link / "hw3.zip").symlink_to(tmp_path / "hw3.zip")
+    assert read_folder(zip_link) == Contents({}, ["hw3.zip is a link, which is not followed."], True)
+
+
+@posix
+def test_links_among_submissions_get_a_row(tmp_path):
+    inbox = put(tmp_path / "inbox", under("bob"))
+    put(tmp_path, under("elsewhere") | {"x.zip": WHOLE})
+    (inbox / "ada").symlink_to(tmp_path / "elsewhere")
+    (inbox / "eve.zip").symlink_to(tmp_path / "x.zip")
+    (inbox / "self").symlink_to(inbox)
+    found = {handin.name: handin.read(RUBRIC) for handin in find([inbox], RUBRIC)}
+    assert found.keys() == {"ada", "bob", "eve", "self"}
+    assert found["bob"].files == GOOD
+    assert all("link" in found[name].notes[0] and not found[name].files for name in ("ada", "eve", "self"))
+    (tmp_path / "named").symlink_to(tmp_path / "elsewhere")  # the instructor's own link is followed
+    assert find([tmp_path / "named"], RUBRIC)[0].read(RUBRIC).files == GOOD
+
+
+@posix
+def test_special_files_are_not_opened(tmp_path, monkeypatch):
+    folder = put(tmp_path / "ada", {DIFFUSION: D})
+    os.mkfifo(folder / VAE)
+    monkeypatch.chdir(folder)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(TINY)
+        contents = read_folder(folder)
+    assert contents.files == {DIFFUSION: D}
+    assert [note for note in contents.notes if "is not a plain file" in note] == contents.notes
+    assert len(contents.notes) == 2
+
+
+@posix
+@pytest.mark.parametrize("becomes", ["link", "fifo", "folder", "nothing"])
+def test_swapped_after_it_was_listed(tmp_path, becomes):
+    folder = put(tmp_path / "ada", GOOD)
+    [entry] = (e for e in untrusted._walk(folder, {"vae.py"}, [], 9) if e.parts[-1] == "vae.py")
+    (folder / VAE).unlink()
+    if becomes == "link":
+        (folder / VAE).symlink_to(folder / TINY)
+    elif becomes == "fifo":
+        os.mkfifo(folder / VAE)
+    elif becomes == "folder":
+        (folder / VAE).mkdir()
+    with pytest.raises(inbox.Refused):
+        entry.read(CAP)
+
+
+def test_permission_denied(tmp_path, monkeypatch):
+    folder = put(tmp_path / "ada", {**GOOD, "locked/x": b""})
+    really_open, really_scan = os.open, os.scandir
+
+    def refuse(path, *args, **kwargs):
+        if str(path).endswith(("vae.py", "locked")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return (really_open if args else really_scan)(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
+    contents = read_folder(folder)
+    assert contents.files == REST
+    denied = "HW3/vae.py was not read: HW3/vae.py cannot be read: permission denied."
+    assert contents.notes == ["locked could not be opened.", denied]
+
+
+def test_vanished(tmp_path):
+    handins = find([put(tmp_path / "inbox", {"a.zip": WHOLE, **under("b")})], RUBRIC)
+    (tmp_path / "inbox" / "a.zip").unlink()
+    (tmp_path / "inbox" / "b").rename(tmp_path / "b")
+    for handin in handins:
+        contents = handin.read(RUBRIC)
+        check(contents, tmp_path)
+        assert contents.files == {}
+
+
+def test_huge_tree(tmp_path, monkeypatch):
+    monkeypatch.setattr(untrusted, "MAX_FILES", 50)
+    folder = put(tmp_path / "ada", {**GOOD, **{f"data/{i}/x": b"" for i in range(60)}})
+    contents = read_folder(folder)
+    assert contents.files == GOOD  # what is cut off lies deeper
+    assert contents.notes == ["Only 50 files were looked at."]
+    deep = tmp_path / "deep" / Path(*"abcdefghijklmnop")
+    put(deep, GOOD)
+    assert read_folder(tmp_path / "deep").files == {}
+
+
+def test_undecodable_file_names(tmp_path):
+    inbox = put(tmp_path / "inbox", {"bob.zip": WHOLE})
+    try:
+        os.mkdir(os.fsencode(inbox) + b"/ad\xe9")
+    except OSError:
+        pytest.skip("this file system takes unicode names only")
+    put(Path(os.fsdecode(os.fsencode(inbox) + b"/ad\xe9")), {**under("x\n\udcff/y"), "\udce9.py": b""})
+    ada = find([inbox], RUBRIC)[0]
+    assert (ada.name, ada.student) == ("ad\ufffd", "ad\ufffd")
+    contents = ada.read(RUBRIC)
+    check(contents)
+    assert contents.files == GOOD
+
+
+# -- which submissions it is ------------------------------------------------------------------------------
+
+
+def test_one_folder_or_zip(tmp_path):
+    put(tmp_path, {**under("hw3-ada"), "hw3-Bob Ü, Jr.ZIP": WHOLE})
+    assert summary([tmp_path / "hw3-ada"]) == {"hw3-ada": "ada"}
+    assert summary([tmp_path / "hw3-Bob Ü, Jr.ZIP"]) == {"hw3-Bob Ü, Jr": "Bob Ü, Jr"}
+
+
+def test_relative_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(put(tmp_path / "ada", GOOD) / "HW3")
+    assert summary([".."]) == {"ada": "ada"}
+    monkeypatch.chdir(tmp_path)
+    assert summary([Path("ada/")]) == {"ada": "ada"}
+
+
+def test_folder_of_submissions(tmp_path):
+    files = {
+        **{"ada.zip": WHOLE, "eve.rar": b"Rar!\x1a\x07", "eva.tar.gz": b"\x1f\x8b\x08", "empty": None},
+        **under("bob"),
+        **under("cyd/hw3-cyd"),
+        "dee/hw3.zip": WHOLE,
+        **{".DS_Store": b"", "._ada.zip": b"", "__MACOSX/._ada.zip": b"", "README.md": b"", "grades.csv": b""},
+        **{".git/config": b"", "out/grades.csv": b"", "out/summary.html": b"", "out/ada/results.json": b""},
+    }
+    found = find([put(tmp_path / "inbox", files)], RUBRIC)
+    assert [handin.name for handin in found] == ["ada", "bob", "cyd", "dee", "empty", "eva", "eve"]
+    read = {handin.name: handin.read(RUBRIC) for handin in found}
+    assert all(read[name] == Contents(GOOD, [], False) for name in ("ada", "bob", "cyd", "dee"))
+    assert read["empty"] == Contents({}, [f"{file} is missing." for file in RUBRIC.submit], False)
+    assert "Hand in a zip; eve.rar is a .rar." in read["eve"].notes
+    assert read["eve"].unreadable
+    assert pickle.loads(pickle.dumps(found))[0].read(RUBRIC) == read["ada"]
+
+
+def test_folder_of_one_student(tmp_path):
+    assert summary([put(tmp_path / "one", under("ada"))]) == {"ada": "ada"}
+    assert summary([put(tmp_path / "zip", {"ada.zip": WHOLE})]) == {"ada": "ada"}
+    assert summary([put(tmp_path / "deep", under("ada/hw3"))]) == {"ada": "ada"}
+
+
+def test_several_paths_are_like_one_folder(tmp_path):
+    """What a shell makes of inbox/*: a folder around one student's files is the student's, also when it is empty."""
+    inbox = put(tmp_path / "inbox", {**under("ada/hw3"), **under("bob"), "cyd.zip": WHOLE, "dee": None, "e.7z": b"7z"})
+    put(inbox, {"fay/hw3.zip": WHOLE, "grades.csv": b"", ".DS_Store": b""})
+    names = {name: name for name in ("ada", "bob", "cyd", "dee", "e", "fay")}
+    assert summary([inbox]) == summary(sorted(inbox.iterdir())) == names
+    put(tmp_path / "more", {**under("x"), **under("y")})
+    assert summary([tmp_path / "more", inbox / "bob"]) == {"bob": "bob", "x": "x", "y": "y"}
+    assert summary([inbox / "bob", inbox / "bob"]) == {"bob": "bob"}
+
+
+def test_a_students_zip_cannot_pose_as_a_bulk_download(tmp_path):
+    bulk = zipped({"bob_1_1000_a.zip": WHOLE, "cyd_2_1001_a.zip": WHOLE})
+    put(tmp_path, {"ada.zip": WHOLE, "eve.zip": bulk})
+    assert summary([tmp_path / "ada.zip", tmp_path / "eve.zip"]) == {"ada": "ada", "eve": "eve"}
+    assert summary([tmp_path]) == {"ada": "ada", "eve": "eve"}
+    put(tmp_path, {"x/own.zip": zipped({**under("hw3"), "data.zip": b"", "more.zip": b""})})
+    assert summary([tmp_path / "x" / "own.zip"]) == {"own": "own"}
+
+
+def test_holds_none(tmp_path):
+    put(tmp_path, {"empty": None, "stray/notes.txt": b"", "stray/sub/x": b"", "notes.txt": b""})
+    assert "does not exist" in refusal([tmp_path / "no"])
+    assert "does not exist" in refusal([tmp_path / "nul\0"])
+    assert "holds no submission" in refusal([tmp_path / "empty"])
+    assert "holds no submission" in refusal([tmp_path / "stray"])
+    assert "neither a folder nor a zip" in refusal([tmp_path / "notes.txt"])
+    assert "no submission" in refusal([])
+
+
+def test_submissions_beside_a_submission(tmp_path):
+    inbox = put(tmp_path / "inbox", {"vae.py": V, "ada.zip": WHOLE, "bob.zip": WHOLE})
+    assert "holds several submissions, and one itself" in refusal([inbox])
+
+
+@pytest.mark.parametrize("name", [".zip", "..zip", "...zip", "grades.csv.zip", "Summary.HTML.zip"])
+def test_names_that_cannot_be_a_folder(tmp_path, name):
+    assert name in refusal([put(tmp_path / "inbox", {name: WHOLE, "ada.zip": WHOLE})])
+    assert name in refusal([tmp_path / "inbox" / name])
+
+
+def test_two_of_the_same_name(tmp_path):
+    put(tmp_path, {**under("a/ada"), **under("b/Ada"), "c/ada.zip": WHOLE, **under("a/x"), **under("b/y")})
+    message = refusal([tmp_path / "a", tmp_path / "b"])
+    assert f"{tmp_path}/a/ada" in message
+    assert f"{tmp_path}/b/Ada" in message
+    put(tmp_path, {**under("c/ad\u00e9"), "d/ade\u0301.zip": WHOLE})  # one letter in two spellings
+    assert "two submissions" in refusal([tmp_path / "c" / "ad\u00e9", tmp_path / "d" / "ade\u0301.zip"])
+    assert "ada.zip" in refusal([tmp_path / "a" / "ada", tmp_path / "c" / "ada.zip"])
+
+
+def test_long_and_odd_names(tmp_path):
+    names = ["ü" * 120 + ".zip", "=1+1, a\nb\x1b.zip", " ada .zip", "می\u200cرا.zip"]
+    assert [handin.name for handin in find([put(tmp_path / "in", dict.fromkeys(names, WHOLE))], RUBRIC)] == [
+        *(" ada ", "=1+1, a\ufffdb\ufffd", "ü" * 100, "می\u200cرا")
+    ]
+
+
+# -- layouts ----------------------------------------------------------------------------------------------
+
+METADATA = """---
+submission_456:
+  :submitters:
+  - :name: "Ada \\e[31m & <b>"
+    :sid: '00123'
+    :email: ada@x.edu
+  :created_at: 2024-13-45 99:99:99 Z
+  :results: !ruby/object:Evil
+    tests: [{output: "*x &y !!python/object/apply:os.system [id]"}]
+submission_457:
+  :submitters:
+  - :name: Bob
+    :sid:
+    :email: bob@x.edu
+  - :name: Cyd
+    :sid: "7"
+submission_458:
+  :submitters: []
+submission_459:
+  :submitters:
+  - :sid: 0o17
+oddity: [1, 2]
+"""
+CANVAS_LOOSE = {
+    "lovelaceada_LATE_12345_678901_vae.py": V,
+    "lovelaceada_LATE_12345_678902_diffusion-2.py": D,
+    "lovelaceada_LATE_12345_678903_train_tiny_sd-1.py": T,
+}
+LAYOUTS = {
+    "canvas": (
+        {
+            "lovelaceada_12345_678901_hw3-ada.zip": WHOLE,
+            "mcodd_x_LATE_22_678902_hw3_1_2-1.zip": WHOLE,
+            "noor_23_678903_report.pdf": b"%PDF",
+            "raro_24_678904_hw3.rar": b"Rar!",
+            "two_25_678905_hw3.zip": WHOLE,
+            "two_25_678906_screen.png": b"png",
+            "typed_26_text.html": b"",
+            **{name.replace("lovelaceada_LATE_12345_6789", "loose_27_6790"): c for name, c in CANVAS_LOOSE.items()},
+        },
+        {
+            "lovelaceada_12345_678901_hw3-ada": "12345",
+            "mcodd_x_LATE_22_678902_hw3_1_2-1": "22",
+            "noor_23": "23",
+            "raro_24_678904_hw3": "24",
+            "two_25_678905_hw3": "25",
+            "typed_26": "26",
+            "loose_27": "27",
+        },
+    ),
+    "canvas loose": (CANVAS_LOOSE, {"lovelaceada_LATE_12345": "12345"}),
+    "canvas anonymous": (
+        {"anon_a1B2c_678901_hw3.zip": WHOLE, "LATE_anon_Zz9zz_678902_hw3.zip": WHOLE},
+        {"anon_a1B2c_678901_hw3": "a1B2c", "LATE_anon_Zz9zz_678902_hw3": "Zz9zz"},
+    ),
+    "not canvas": (
+        {"hw3_2024_101_ada.zip": WHOLE, "hw3_2024_101_bob.zip": WHOLE},
+        {"hw3_2024_101_ada": "hw3_2024_101_ada", "hw3_2024_101_bob": "hw3_2024_101_bob"},
+    ),
+    "not canvas either": (
+        {"lab_3_01_ada.zip": WHOLE, "lab_3_02_bob.zip": WHOLE},
+        {"lab_3_01_ada": "lab_3_01_ada", "lab_3_02_bob": "lab_3_02_bob"},
+    ),
+    "moodle": (
+        {
+            "Ada Lovelace_1234567_assignsubmission_file_/hw3.zip": WHOLE,
+            "Ada Lovelace_1234567_assignsubmission_onlinetext_/onlinetext.html": b"",
+            **under("Bob O_Neil_12_assignsubmission_file_"),
+            "Cyd, Jr._13_assignsubmission_file/vae.py": V,
+            "Dee_14_assignsubmission_onlinetext_/onlinetext.html": b"",
+            "Eve_15_assignsubmission_file_": None,
+        },
+        {
+            "Ada Lovelace_1234567_assignsubmission_file_": "1234567",
+            "Bob O_Neil_12_assignsubmission_file_": "12",
+            "Cyd, Jr._13_assignsubmission_file": "13",
+            "Dee_14_assignsubmission_onlinetext_": "14",
+            "Eve_15_assignsubmission_file_": "15",
+        },
+    ),
+    "moodle flat": (
+        {
+            "Ada Lovelace_1234567_assignsubmission_file_hw3.zip": WHOLE,
+            "Bob_12_assignsubmission_file_vae.py": V,
+            "Bob_12_assignsubmission_file_diffusion.py": D,
+            "Bob_12_assignsubmission_file_train_tiny_sd.py": T,
+            "Eve_13_assignsubmission_file_Ada_7_assignsubmission_file_.zip": WHOLE,  # the student chose the end of it
+        },
+        {
+            "Ada Lovelace_1234567_assignsubmission_file_hw3": "1234567",
+            "Bob_12_assignsubmission_file_": "12",
+            "Eve_13_assignsubmission_file_Ada_7_assignsubmission_file_": "13",
+        },
+    ),
+    "gradescope": (
+        {"submission_metadata.yml": METADATA.encode(), **under("submission_456"), "submission_457/hw3.zip": WHOLE},
+        {
+            "submission_456": "00123",
+            "submission_457": "bob@x.edu;7",
+            "submission_458": "submission_458",
+            "submission_459": "0o17",
+        },
+    ),
+    "pack": (
+        {"hw3-ada-lovelace.zip": WHOLE, "hw3-bob.zip": WHOLE},
+        {"hw3-ada-lovelace": "ada-lovelace", "hw3-bob": "bob"},
+    ),
+}
+
+
+@pytest.mark.parametrize("where", ["folder", "folder around it", "paths", "zip", "zip with a folder"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(tmp_path, layout, where):
+    files, expected = LAYOUTS[layout]
+    if where.startswith("zip"):
+        named = {name + ("/" if content is None else ""): content or b"" for name, content in files.items()}
+        named["__MACOSX/._x.zip"] = b""
+        (tmp_path / "a.zip").write_bytes(zipped(named if where == "zip" else under("export", named)))
+        paths = [tmp_path / "a.zip"]
+        if layout == "canvas loose" and where == "zip":
+            named.pop("__MACOSX/._x.zip")
+    else:
+        folder = put(tmp_path / "export" / "inner", files)
+        put(folder, {"README": b"", ".DS_Store": b""} if where == "folder" else {})
+        paths = [folder.parent] if where == "folder around it" else [folder]
+        paths = sorted(folder.iterdir()) if where == "paths" else paths
+    found = find(paths, RUBRIC)
+    assert {handin.name: handin.student for handin in found} == expected
+    assert [handin.name for handin in found] == sorted(expected)
+    read = {handin.name: handin.read(RUBRIC) for handin in pickle.loads(pickle.dumps(found))}
+    for name, contents in read.items():
+        check(contents, tmp_path)
+        empty = re.match(r"noor|raro|typed|Dee|Eve_15|Cyd|submission_45[89]", name)
+        assert bool(empty) != (contents.files == GOOD), name
+    if layout == "canvas":
+        assert read["raro_24_678904_hw3"].unreadable
+        assert "Hand in a zip; hw3.rar is a .rar." in read["raro_24_678904_hw3"].notes
+        assert "Hand in a zip; report.pdf is a .pdf." in read["noor_23"].notes
+
+
+def test_everything_damaged(tmp_path):
+    wrong_offset = WHOLE[:-6] + struct.pack("<I", 0xFFFFFFF0) + WHOLE[-2:]
+    contents = read_zip(tmp_path, wrong_offset)
+    assert contents.unreadable
+    assert contents.notes == [f"{file} was not read: {file} is damaged." for file in RUBRIC.submit]
+    only = zipped({VAE: V})
+    contents = read_zip(tmp_path, central(only, VAE, 16, "<I", 1))
+    assert "HW3/diffusion.py is missing." in contents.notes
+    assert contents.unreadable
+
+
+def test_one_moodle_folder(tmp_path):
+    folder = put(tmp_path / "Ada L_77_assignsubmission_file_", {"hw3.zip": WHOLE})
+    assert summary([folder]) == {folder.name: "77"}
+
+
+def test_two_zips_of_one_student(tmp_path):
+    put(tmp_path, {"ada_1_1000_a.zip": WHOLE, "ada_1_1001_b.zip": zipped({VAE: b"other"}), "bob_2_1002_a.zip": WHOLE})
+    ada = find([tmp_path], RUBRIC)[0]
+    contents = ada.read(RUBRIC)
+    assert ada.name == "ada_1"
+    assert contents.files == REST
+    assert contents.notes == [
+        "HW3/vae.py was not read: it is there more than once (a.zip: HW3/vae.py, b.zip: HW3/vae.py)."
+    ]
+
+
+def test_too_many_zips_of_one_student(tmp_path):
+    contents = read_folder(put(tmp_path / "ada", {f"{i}.zip": WHOLE if i == 0 else zipped({}) for i in range(9)}))
+    assert contents.files == GOOD
+    assert "Only 4 of 9 zips were looked at: hand in one." in contents.notes
+
+
+def test_classroom(tmp_path):
+    def clone(name):
+        return {**under(name), f"{name}/.git/config": b"", f"{name}/.git/HW3/vae.py": b""}
+
+    names = ["hw3-ada-lovelace", "hw3-ada-x", "hw3-bob"]
+    folder = put(tmp_path / "clones", {k: v for name in names for k, v in clone(name).items()})
+    students = {"hw3-ada-lovelace": "ada-lovelace", "hw3-ada-x": "ada-x", "hw3-bob": "bob"}
+    assert summary([folder]) == summary(sorted(folder.iterdir())) == students
+    folder = put(tmp_path / "lab-3-submissions", clone("lab-3-ada-x") | clone("lab-3-ada-y"))
+    assert summary([folder]) == {"lab-3-ada-x": "ada-x", "lab-3-ada-y": "ada-y"}
+    plain = put(tmp_path / "plain", under("lab-ada") | under("lab-bob"))  # no clones: nothing is known to be a prefix
+    assert summary([plain]) == {"lab-ada": "lab-ada", "lab-bob": "lab-bob"}
+
+
+@pytest.mark.parametrize("text", ["{", "- 1", "\0", "a: &a [*a", b"\xff\xff", "[" * 3000, "[" * 900 + "]" * 900])
+def test_damaged_gradescope_metadata(tmp_path, text):
+    content = text if isinstance(text, bytes) else text.encode()
+    put(tmp_path, {"submission_metadata.yml": content, **under("submission_1")})
+    assert refusal([tmp_path]).startswith(platforms.METADATA)
+
+
+def test_a_thousand_submissions(tmp_path):
+    inner = zipped(GOOD)
+    (tmp_path / "all.zip").write_bytes(zipped({f"s{i}_{i}_{i + 1000}_hw3.zip": inner for i in range(1000)}))
+    start = time.perf_counter()
+    found = find([tmp_path / "all.zip"], RUBRIC)
+    assert len(found) == 1000
+    assert all(handin.read(RUBRIC).files == GOOD for handin in found)
+    assert time.perf_counter() - start < 10
+
+
+# -- fuzzing ----------------------------------------------------------------------------------------------
+
+ODD_NAMES = [
+    VAE,
+    DIFFUSION,
+    TINY,
+    "HW3/VAE.PY",
+    "vae.py",
+    "a/HW3/vae.py",
+    "../HW3/vae.py",
+    "HW3\\vae.py",
+    "HW3/",
+    "x.zip",
+]
+MEMBER_LISTS = st.lists(
+    st.tuples(st.sampled_from(ODD_NAMES) | st.text(max_size=20), st.binary(max_size=50)), max_size=6
+)
+
+
+def found_or_refused(paths):
+    try:
+        return find(paths, RUBRIC)
+    except GradingError as error:
+        str(error).encode()
+        return [] if error.exit_code == 2 else pytest.fail(str(error))
+
+
+@st.composite
+def mutated_zips(draw):
+    """A zip with some bytes changed, most of them in its headers, or cut."""
+    content = bytearray(draw(st.sampled_from([WHOLE, zipped(under("hw3") | {"x": bytes(300)}), zipped({})])))
+    marks = [at for at in range(len(content)) if content[at : at + 2] == b"PK"]
+    for _ in range(draw(st.integers(1, 6))):
+        at = (
+            draw(st.sampled_from(marks)) + draw(st.integers(0, 60))
+            if draw(st.booleans())
+            else draw(st.integers(0, 900))
+        )
+        content[at % len(content)] = draw(st.sampled_from([0, 1, 8, 0x7F, 0xFE, 0xFF]) | st.integers(0, 255))
+    start, end = draw(st.sampled_from([(0, None), (0, None), (0, None), (0, -1), (5, None), (0, 200)]))
+    return bytes(content[start:end])
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("inputs", [st.binary(max_size=300), mutated_zips(), MEMBER_LISTS.map(lambda m: [*m])])
+def test_any_bytes_as_a_zip(inputs):
+    @FUZZ
+    @given(inputs)
+    def read(content):
+        if isinstance(content, list):
+            content = zipped(
+                [(name.encode(errors="replace").decode().lstrip("\0") or "x", data) for name, data in content]
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "ada.zip")
+            path.write_bytes(content)
+            tracemalloc.start()
+            start = time.perf_counter()
+            for handin in [*found_or_refused([path]), inbox.Handin("ada", "ada", (inbox.Piece("ada.zip", path),))]:
+                check(handin.read(RUBRIC), folder)
+            took, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert took < 2
+            assert peak < 40_000_000
+
+    read()
+
+
+PARTS = st.sampled_from(
+    [
+        *("HW3", "hw3", "vae.py", "VAE.py", "diffusion.py", TINY, "a", "b", "a.zip", "x.rar", ".git", "__MACOSX"),
+        *("ada_1_1000_vae.py", "Ada_1_assignsubmission_file_", "submission_1", "hw3-a\u202e", "\ufeff", "\udce9"),
+        *(". ", "é", "e\u0301", "grades.csv", "submission_metadata.yml"),
+    ]
+)
+TREES = st.dictionaries(
+    st.lists(PARTS, min_size=1, max_size=4).map("/".join), st.sampled_from([None, V, WHOLE]), max_size=8
+)
+
+
+@FUZZ
+@given(TREES, st.booleans())
+def test_any_tree(tree, as_paths):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "root")
+        root.mkdir()
+        for name, content in tree.items():
+            try:
+                put(root, {name: content})
+            except OSError:  # a file is where a folder would be
+                continue
+        paths = sorted(root.iterdir()) if as_paths else [root]
+        handins = found_or_refused(paths)
+        out = Path(folder, "out")
+        out.mkdir()
+        names = [handin.name for handin in handins]
+        assert names == sorted(set(names))
+        for handin in handins:
+            (handin.name + handin.student).encode()
+            (out / handin.name).mkdir()
+            check(handin.read(RUBRIC), folder)
