@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from HW3.cli import run_main
+from HW3.plumbing.cli import run_main
 
 ROOT = Path(__file__).resolve().parents[1]
 

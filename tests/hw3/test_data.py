@@ -10,7 +10,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from HW3.data import load_dataset, resize_uint8
-from HW3.errors import UserError
+from HW3.plumbing.errors import UserError
 
 REAL_DATA = os.environ.get("HW3_DATA_DIR")  # read before the fixture that hides it from all other tests
 
@@ -70,7 +70,7 @@ def test_unknown_dataset():
 
 def test_batches_are_floats_in_the_unit_interval():
     data = load_dataset("digits", limit=9)
-    x, labels = data.at(torch.tensor([8, 0]))
+    x, labels = data.batch(torch.tensor([8, 0]))
     assert x.dtype == torch.float32
     assert x.min() == 0
     assert x.max() <= 1

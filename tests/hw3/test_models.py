@@ -222,7 +222,7 @@ def test_encode_dataset_keeps_the_order():
     data = ImageSet(images, torch.arange(7), tuple("0123456"))
     vae = ConvVAE(latent_dim=4).eval()
     cache = encode_dataset(vae, data, batch_size=3)
-    mu, logvar = vae.encode(data.at(slice(None))[0])
+    mu, logvar = vae.encode(data.batch(slice(None))[0])
     torch.testing.assert_close(cache.mu, mu, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(cache.logvar, logvar, atol=1e-5, rtol=1e-5)
     assert torch.equal(cache.labels, data.labels)

@@ -11,12 +11,11 @@ import struct
 from pathlib import Path
 from urllib.error import URLError
 
+import HW3.files
 import pytest
 import torch
 import torchvision
 from harness import KINDS, LATEST, assert_one_line, assert_succeeds, load, metrics, run_here, run_script, script
-
-import HW3.files
 from HW3.training import Run
 
 NEEDS_A_VAE = ["latent_diffusion", "tiny_sd"]

@@ -11,7 +11,6 @@ import sys
 import pytest
 import torch
 from harness import KINDS, LATEST, ROOT, assert_one_line, assert_succeeds, child_env, load, metrics, run_here, script
-
 from HW3.parallel import World
 
 # 31 training images in batches of 15: shares of 7 and 8, and a last batch that leaves one process without an image.

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import HW3.checkpoints
+import HW3.training
 import pytest
 import torch
 from harness import (
@@ -26,12 +28,10 @@ from harness import (
     run_here,
     script,
 )
-
-import HW3.checkpoints
-import HW3.training
-import HW3.viz
 from HW3.files import write_atomically
 from HW3.training import Run
+
+import HW3.viz
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import HW3.training
 import numpy as np
 import pytest
 import torch
@@ -21,8 +22,6 @@ from harness import (
     script,
 )
 from PIL import Image
-
-import HW3.training
 
 # What two epochs leave with a picture after each.
 FILES = {

@@ -196,7 +196,7 @@ def text_in_the_stem(self, x, t, cond):
     emb = self.embed_time(t) + text
     h = self.stem(x) + text
     for block in self.blocks:
-        h = h + block(h, emb) if self.residual else block(h, emb)
+        h = h + block(h, emb)
     return self.head(h)
 
 
