@@ -28,16 +28,16 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from HW3.cli import add_data_dir, add_device, run_main
-from HW3.training import BF16_GAINS, Run, has_native_bf16, pick_device
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.plain import PlainDiffusion, adam, adam_step, mnist_batches
+from HW3.cli import add_data_dir, add_device, run_main
 from HW3.clip import NUM_CLASSES, SimpleCLIP, contrastive_loss
 from HW3.data import ImageSet, load_dataset
 from HW3.diffusion import DiffusionConfig, GaussianDiffusion
 from HW3.latent import EpsMLP, LatentCache, LatentSpace, encode_dataset, text_conditions
+from HW3.training import BF16_GAINS, Run, has_native_bf16, pick_device
 from HW3.Unet import UNet
 from HW3.vae import ConvVAE, vae_loss
 from train_tiny_sd import EpsMLPCond, GuidedModel

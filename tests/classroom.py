@@ -8,11 +8,10 @@ from functools import cache
 from pathlib import Path
 from subprocess import PIPE, CompletedProcess, Popen
 
-from harness import ROOT, child_env
-
 from grading.hidden.handout.release import build, write_tree
 from grading.hidden.reference.bank import PLACES, Entry
 from grading.rubric import load_rubric
+from harness import ROOT, child_env
 
 SUBMIT = load_rubric().submit
 

@@ -132,6 +132,8 @@ class Run:
         order = torch.randperm(n, generator=torch.Generator().manual_seed(1_000_003 * self.epoch + self.args.seed))
         order = order[: self._images].to(self.device)
         self._started = time.monotonic()
+        if self._is_stop_wanted():
+            self._save_and_leave()
         with self._progress() as bar:
             while self._steps_done < self._steps_per_epoch:
                 batch = self.world.share(order[self._steps_done * size : (self._steps_done + 1) * size])
@@ -173,6 +175,8 @@ class Run:
         Random draws inside start from the seed each time, so that two epochs' pictures differ by what was learnt and
         not by luck; those of training go on afterwards as if nothing had been drawn. Ctrl-C does not wait for the end.
         """
+        if self._interrupt.wanted:
+            self._save_and_leave()
         before = random_state(self.device)
         with self._interrupt.leaves(), torch.no_grad():
             torch.manual_seed(self.args.seed)

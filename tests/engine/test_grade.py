@@ -12,15 +12,15 @@ import time
 import zipfile
 from pathlib import Path
 
-import classroom
 import pytest
+
+import classroom
 from classroom import from_bank, grades, grading, handout, solution, start, write
 from exploits import exploits
-from harness import ROOT
-
 from grading.hidden.handout.release import ALLOWED
 from grading.hidden.reference.bank import BANK
 from grading.rubric import load_rubric
+from harness import ROOT
 
 IDS = list(load_rubric().functions)
 FULL = {id: function.points for id, function in load_rubric().functions.items()}

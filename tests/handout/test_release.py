@@ -10,7 +10,6 @@ import zipfile
 
 import numpy as np
 import pytest
-from harness import ROOT, child_env
 
 from grading.cases import HIDDEN, load_cases
 from grading.errors import GradingError
@@ -19,6 +18,7 @@ from grading.hidden.handout.regions import find_regions, solution_statements, wi
 from grading.hidden.handout.release import ALLOWED, build, check_leaks, release
 from grading.rubric import load_rubric
 from grading.todo import open_todos
+from harness import ROOT, child_env
 
 RUBRIC = load_rubric()
 IDS = list(RUBRIC.functions)

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from HW3.diffusion import DiffusionConfig, GaussianDiffusion, ddim_timesteps, timestep_embedding
+from HW3.diffusion import DiffusionConfig, GaussianDiffusion, ddim_timesteps
+from HW3.embedding import timestep_embedding
+from HW3.schedules import SCHEDULES
 
 HOSTILE = DiffusionConfig(image_size=4, timesteps=8, beta_start=0.05, beta_end=0.6)
 
@@ -31,7 +33,7 @@ class TinyNet(nn.Module):
 # -- schedules and tables --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_schedules_are_proper_and_end_in_noise(schedule):
     diffusion = GaussianDiffusion(no_model, DiffusionConfig(schedule=schedule))
     assert diffusion.betas.shape == (1000,)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
-from harness import ROOT
 
 from grading.cases import all_cases
 from grading.hidden.reference import formulas as ref
 from grading.hidden.reference.make_cases import HIDDEN_SIDE, PUBLIC_SIDE, USUAL
+from harness import ROOT
 
 SCHEDULES = [PUBLIC_SIDE.basic.hostile, HIDDEN_SIDE.ddpm.hostile, PUBLIC_SIDE.ddim.hostile, USUAL]
 

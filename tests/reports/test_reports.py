@@ -24,7 +24,6 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from harness import ROOT
 
 from grading.errors import GradingError
 from grading.hidden.handout.release import build
@@ -39,6 +38,7 @@ from grading.hidden.reports.similarity import MAX_BYTES, MAX_OWN, CodeIndex
 from grading.hidden.reports.summary import write_summary
 from grading.hidden.reports.text import readable
 from grading.rubric import LatePolicy, RubricError, load_rubric
+from harness import ROOT
 
 RUBRIC = load_rubric()
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from classroom import grading
 
+from classroom import grading
 from grading.hidden.sandbox import confinement
 from grading.hidden.sandbox.confinement import (
     CHANNEL,

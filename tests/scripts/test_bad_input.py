@@ -11,12 +11,13 @@ import struct
 from pathlib import Path
 from urllib.error import URLError
 
-import HW3.files
 import pytest
 import torch
 import torchvision
+
+import HW3.plumbing.files
 from harness import KINDS, LATEST, assert_one_line, assert_succeeds, load, metrics, run_here, run_script, script
-from HW3.training import Run
+from HW3.plumbing.run import Run
 
 NEEDS_A_VAE = ["latent_diffusion", "tiny_sd"]
 
@@ -175,6 +176,8 @@ def test_dimensions_that_agree_are_fine(tiny, tmp_path):
         ("tiny_sd", "--ddim-steps", "-3", "must be 1 or more"),
         ("tiny_sd", "--time-dim", "33", "must be even"),
         ("diffusion", "--schedule", "sigmoid", "invalid choice"),
+        ("latent_diffusion", "--schedule", "cosine", "with --prediction eps"),
+        ("tiny_sd", "--schedule", "cosine", "with --prediction eps"),
     ],
 )
 def test_a_value_that_a_flag_cannot_have(kind, flag, value, why, tiny, tmp_path):
@@ -186,7 +189,7 @@ def test_a_value_that_a_flag_cannot_have(kind, flag, value, why, tiny, tmp_path)
 def test_the_extreme_ddim_steps_work(kind, tiny, tmp_path):
     for steps in (1, 20):
         flags = [*tiny.flags(kind, tmp_path), "--epochs", 1, "--limit", 16]
-        assert_succeeds(run_here(script(kind), *flags, "--ddim-steps", steps))
+        assert_succeeds(run_here(script(kind), *flags, "--ddim-steps", steps, "--overwrite"))
 
 
 def test_a_device_that_is_not_there(tiny, tmp_path, monkeypatch):
@@ -266,9 +269,9 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     def interrupt(descriptor):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(HW3.files.os, "fsync", interrupt)
+    monkeypatch.setattr(HW3.plumbing.files.os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        HW3.files.write_atomically(target, b"new")
+        HW3.plumbing.files.write_atomically(target, b"new")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
@@ -276,15 +279,19 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
 
 
 def _break_the_loss(monkeypatch, from_step: int, then=lambda: None) -> None:
-    steps, step = [], Run.step
+    backward, log, steps = torch.Tensor.backward, Run.log, []
 
-    def broken(run, loss, **parts):
-        steps.append(run)
-        step(run, loss * float("nan") if len(steps) >= from_step else loss, **parts)
+    def broken_backward(loss):
+        steps.append(loss)
+        backward(loss * float("nan") if len(steps) >= from_step else loss)
+
+    def broken_log(run, loss, **parts):
+        log(run, loss=loss * float("nan") if len(steps) >= from_step else loss, **parts)
         if len(steps) == from_step:
             then()
 
-    monkeypatch.setattr(Run, "step", broken)
+    monkeypatch.setattr(torch.Tensor, "backward", broken_backward)
+    monkeypatch.setattr(Run, "log", broken_log)
 
 
 @pytest.mark.parametrize("kind", KINDS)

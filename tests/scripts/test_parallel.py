@@ -1,4 +1,4 @@
-"""Two processes train as one would: the same batches, the same noise, the same curve."""
+"""Several processes are one run: a batch gives the gradient that one process gives, and one of them writes."""
 
 from __future__ import annotations
 
@@ -10,54 +10,87 @@ import sys
 
 import pytest
 import torch
+
 from harness import KINDS, LATEST, ROOT, assert_one_line, assert_succeeds, child_env, load, metrics, run_here, script
-from HW3.parallel import World
+from HW3.plumbing.parallel import World
 
-# 31 training images in batches of 15: shares of 7 and 8, and a last batch that leaves one process without an image.
-LIMITS = {"vae": 33, "clip": 34, "diffusion": 31, "latent_diffusion": 31, "tiny_sd": 31}
+# The gradient of one fixed batch (with its t and noise), computed like the scripts do: shares, DDP, `gather`.
+FIXED_BATCH = """
+import sys, torch
+from torch.nn.parallel import DistributedDataParallel
+from HW3.clip import SimpleCLIP, contrastive_loss
+from HW3.diffusion import DiffusionConfig, GaussianDiffusion
+from HW3.latent import EpsMLP
+from HW3.plumbing.parallel import World
+
+world = World()
+world.join(torch.device("cpu"), 8)
+wrap = DistributedDataParallel if world.size > 1 else lambda model: model
+torch.manual_seed(0)
+net, clip = EpsMLP(5, time_dim=8, hidden_dim=16), SimpleCLIP(embed_dim=8)
+torch.nn.init.normal_(net.head.weight)
+u0, noise, t = torch.randn(8, 5), torch.randn(8, 5), torch.randint(0, 1000, (8,))
+x, labels = torch.rand(8, 1, 32, 32), torch.arange(8) % 3
+u0, noise, t, x, labels = (world.share(whole) for whole in (u0, noise, t, x, labels))
+diffusion, model = GaussianDiffusion(wrap(net), DiffusionConfig()), wrap(clip)
+diffusion.training_loss(u0, noise, t=t).backward()
+image_emb, text_emb, scale = model(x, labels)
+contrastive_loss(image_emb, text_emb, labels, scale, gather=world.gather).backward()
+if world.is_main:
+    torch.save([p.grad for model in (net, clip) for p in model.parameters()], sys.argv[1])
+world.leave()
+"""
 
 
-def torchrun(kind: str, *flags: object) -> list[str]:
+def torchrun(name: str, *flags: object) -> list[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
-    return [*launcher, script(kind), *map(str, flags)]
+    return [*launcher, name, *map(str, flags)]
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    env = child_env(PYTHONPATH=str(ROOT))
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradient_of_one(tmp_path):
+    code = tmp_path / "gradient.py"
+    code.write_text(FIXED_BATCH)
+    for name, command in (("one", [sys.executable, str(code)]), ("two", torchrun(str(code)))):
+        result = run([*command, str(tmp_path / name)])
+        assert result.returncode == 0, result.stderr
+    one, two = load(tmp_path / "one"), load(tmp_path / "two")
+    assert all(grad.abs().max() > 0 for grad in one)
+    torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_processes_train_like_one(kind, tiny, tmp_path):
-    more = ("--batch-size", 15, "--limit", LIMITS[kind], "--precision", "fp32")
-    assert_succeeds(run_here(script(kind), *tiny.flags(kind, tmp_path / "one"), *more))
-    two = subprocess.run(
-        torchrun(kind, *tiny.flags(kind, tmp_path / "two"), *more),
-        cwd=ROOT,
-        env=child_env(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def test_two_processes_are_one_run(kind, tiny, tmp_path):
+    # 31 training images: the odd one is left out, and the last batch has 7 for each.
+    limit = {"vae": 33, "clip": 34}.get(kind, 31)
+    flags = ("--batch-size", 16, "--limit", limit, "--precision", "fp32", "--epochs", 3)
+    assert_succeeds(run_here(script(kind), *tiny.flags(kind, tmp_path / "one"), *flags))
+    two = run(torchrun(script(kind), *tiny.flags(kind, tmp_path / "two"), *flags))
 
     assert two.returncode == 0, two.stderr
     lines = two.stdout.splitlines()
     assert ", 2 processes" in lines[0]
-    assert [line.split("  ")[0] for line in lines[1:]] == ["epoch 1/2", "epoch 2/2"]  # one of them prints
-    assert metrics(tmp_path / "two") == [pytest.approx(record, rel=1e-4) for record in metrics(tmp_path / "one")]
+    assert [line.split("  ")[0] for line in lines[1:]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]  # one of them prints
     assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
-
-    ours, theirs = (load(tmp_path / folder / LATEST[kind]) for folder in ("two", "one"))
-    assert ours.keys() == theirs.keys()
-    # Adam turns rounding in a tiny gradient into a part of a step, so weights agree to less than the loss.
-    torch.testing.assert_close(ours["model"], theirs["model"], rtol=0, atol=2e-4)
-    assert torch.equal(ours["random"]["generator"], theirs["random"]["generator"])
+    # Each draws noise of its own, so the losses are of the same size and not the same.
+    for ours, theirs in zip(metrics(tmp_path / "two"), metrics(tmp_path / "one"), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.25)
+        assert ours.keys() == theirs.keys()
 
 
 @pytest.mark.slow
 def test_ctrl_c_stops_all_processes_and_one_can_go_on(tiny, tmp_path):
     flags = [*tiny.flags("latent_diffusion", tmp_path), "--sample-every", "0"]
-    command = torchrun("latent_diffusion", *flags, "--epochs", "100000")
+    command = torchrun(script("latent_diffusion"), *flags, "--epochs", "100000")
     with subprocess.Popen(
         command, cwd=ROOT, env=child_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -79,29 +112,27 @@ def test_ctrl_c_stops_all_processes_and_one_can_go_on(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_batch_smaller_than_the_number_of_processes_is_refused(rank, tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("size", [1, 7])
+def test_a_batch_that_does_not_divide_evenly_is_refused(size, rank, tiny, tmp_path, monkeypatch):
     for name, value in {"WORLD_SIZE": 2, "RANK": rank, "LOCAL_RANK": rank}.items():
         monkeypatch.setitem(os.environ, name, str(value))
-    result = run_here("train_clip.py", *tiny.flags("clip", tmp_path), "--batch-size", 1)
+    result = run_here("train_clip.py", *tiny.flags("clip", tmp_path), "--batch-size", size)
     if rank == 0:
-        assert_one_line(result, 2, "--batch-size 1", "2 processes")
+        assert_one_line(result, 2, f"--batch-size {size}", "2 processes")
     else:
         assert (result.returncode, result.stderr) == (2, "")  # one of them says it
     assert not torch.distributed.is_initialized()
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 8])
-@pytest.mark.parametrize("n", [1, 7, 8, 128])
-def test_rows_share_a_batch_out_evenly(n, size, monkeypatch):
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_shares_put_together_are_the_batch(size, monkeypatch):
     monkeypatch.setitem(os.environ, "WORLD_SIZE", str(size))
     shares = []
     for rank in range(size):
         monkeypatch.setitem(os.environ, "RANK", str(rank))
-        rows = list(range(n))[World().rows(n)]
-        assert rows  # no network has to cope with an empty batch
-        shares.append(rows[: World().share(n)])
-    assert [row for share in shares for row in share] == list(range(n))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+        shares.append(World().share(torch.arange(8)))
+    assert torch.equal(torch.cat(shares), torch.arange(8))
+    assert {len(share) for share in shares} == {8 // size}
 
 
 def test_one_process_needs_no_process_group():
@@ -110,6 +141,6 @@ def test_one_process_needs_no_process_group():
     assert (world.size, world.is_main) == (1, True)
     assert not torch.distributed.is_initialized()
     assert world.sum(x) is x
-    assert world.gather(x, 3) is x
+    assert world.gather(x) is x
     assert world.any(True, torch.device("cpu")) is True
     world.leave()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import HW3.checkpoints
-import HW3.training
 import pytest
 import torch
+
+import HW3.plumbing.checkpoints
+import HW3.plumbing.log
+import HW3.viz
 from harness import (
     KINDS,
     LATEST,
@@ -28,10 +31,8 @@ from harness import (
     run_here,
     script,
 )
-from HW3.files import write_atomically
-from HW3.training import Run
-
-import HW3.viz
+from HW3.plumbing.files import write_atomically
+from HW3.plumbing.run import Run
 
 
 @contextlib.contextmanager
@@ -74,7 +75,7 @@ def assert_stops_and_continues(kind: str, stopped, out_dir: Path, tiny: Tiny, sa
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_in_the_middle_of_an_epoch(kind, tiny, tmp_path, monkeypatch):
-    with signal_in(monkeypatch, "step", call=5):
+    with signal_in(monkeypatch, "log", call=5):
         stopped = run_here(script(kind), *tiny.flags(kind, tmp_path))
     assert len(metrics(tmp_path)) == 1
     assert_stops_and_continues(kind, stopped, tmp_path, tiny, "stopped after 1 epochs and 2 steps")
@@ -92,10 +93,10 @@ def test_stopped_while_pictures_are_drawn(kind, tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("method", "call", "saying"),
     [
-        ("step", 1, "stopped after 0 epochs and 1 steps"),  # before any checkpoint
-        ("step", 3, "stopped after 0 epochs and 3 steps"),  # in the last, smaller batch
-        ("picture_generator", 1, "stopped after 0 epochs and 3 steps"),  # where the random state is borrowed
-        ("save", 1, "stopped after 1 epochs and 0 steps"),  # between the checkpoint and the log
+        ("log", 1, "stopped after 0 epochs and 1 steps"),  # before any checkpoint
+        ("log", 3, "stopped after 0 epochs and 3 steps"),  # in the last, smaller batch
+        ("evaluation", 1, "stopped after 0 epochs and 3 steps"),  # where the random state is borrowed
+        ("_save", 1, "stopped after 1 epochs and 0 steps"),  # between the checkpoint and the log
         ("end_epoch", 1, "stopped after 1 epochs and 0 steps"),  # between two epochs
     ],
 )
@@ -105,17 +106,32 @@ def test_stopped_at_an_awkward_moment(kind, method, call, saying, tiny, tmp_path
     assert_stops_and_continues(kind, stopped, tmp_path, tiny, saying)
 
 
+def test_pictures_are_dropped_half_drawn_and_drawn_again(tiny, tmp_path, monkeypatch):
+    drawn = []
+
+    def interrupted(images):
+        drawn.append(images)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HW3.viz, "to_uint8", interrupted)
+        stopped = run_here("train_vae.py", *tiny.flags("vae", tmp_path))
+    assert len(drawn) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {LATEST["vae"]}
+    assert_stops_and_continues("vae", stopped, tmp_path, tiny, "stopped after 0 epochs and 3 steps")
+
+
 def test_stopped_by_sigterm(tiny, tmp_path, monkeypatch):
-    with signal_in(monkeypatch, "step", call=4, number=signal.SIGTERM):
+    with signal_in(monkeypatch, "log", call=4, number=signal.SIGTERM):
         stopped = run_here("train_tiny_sd.py", *tiny.flags("tiny_sd", tmp_path))
     assert_stops_and_continues("tiny_sd", stopped, tmp_path, tiny, "stopped after 1 epochs and 1 steps")
 
 
 def test_stopped_twice(tiny, tmp_path, monkeypatch):
-    with signal_in(monkeypatch, "step", call=2):
+    with signal_in(monkeypatch, "log", call=2):
         first = run_here("train_latent_diffusion.py", *tiny.flags("latent_diffusion", tmp_path))
     name, flags = command_in(first.stdout)
-    with signal_in(monkeypatch, "step", call=3):
+    with signal_in(monkeypatch, "log", call=3):
         second = run_here(name, *flags)
     assert command_in(second.stdout) == (name, flags)  # one --resume, however often
     saying = "stopped after 1 epochs and 2 steps"
@@ -124,14 +140,14 @@ def test_stopped_twice(tiny, tmp_path, monkeypatch):
 
 def test_a_second_ctrl_c_does_not_wait(tiny, tmp_path, monkeypatch):
     flags = tiny.flags("latent_diffusion", tmp_path)
-    step = Run.step
+    log = Run.log
 
-    def impatient(self, *args, **kwargs):
-        step(self, *args, **kwargs)
+    def impatient(self, **values):
+        log(self, **values)
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Run, "step", impatient)
+    monkeypatch.setattr(Run, "log", impatient)
     result = run_here("train_latent_diffusion.py", *flags)
     assert result.returncode == 130
     assert result.stderr.strip() == "train_latent_diffusion.py: interrupted"
@@ -183,7 +199,7 @@ def test_killed_between_the_files_of_an_epoch(written, tiny, tmp_path, monkeypat
     original_end = Run.end_epoch
     with monkeypatch.context() as patch:
         patch.setattr(Run, "end_epoch", end_epoch)
-        for module in (HW3.training, HW3.viz, HW3.checkpoints):
+        for module in (HW3.plumbing.log, HW3.viz, HW3.plumbing.checkpoints):
             patch.setattr(module, "write_atomically", write)
         with pytest.raises(Killed):
             run_here("train_vae.py", *tiny.flags("vae", tmp_path))
@@ -191,6 +207,40 @@ def test_killed_between_the_files_of_an_epoch(written, tiny, tmp_path, monkeypat
     assert_succeeds(run_here("train_vae.py", *tiny.flags("vae", tmp_path), "--resume"))
     for name in ("convae_latest.pt", "convae_best.pt"):
         assert_same_run(tmp_path, tiny.out_dir("vae"), name)
+
+
+# -- what is not replaced ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_trained_model_is_replaced_only_on_demand(kind, tiny, tmp_path, monkeypatch):
+    flags = [*tiny.flags(kind, tmp_path), "--epochs", 1]
+    assert_succeeds(run_here(script(kind), *flags))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    refused = run_here(script(kind), *flags)
+    assert_one_line(refused, 2, tmp_path / LATEST[kind], "1 epochs", "--resume", "--overwrite", "--out-dir")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+    with signal_in(monkeypatch, "log", call=1):
+        stopped = run_here(script(kind), *flags, "--overwrite")
+    name, again = command_in(stopped.stdout)
+    assert again[-1] == "--resume"
+    assert "--overwrite" not in again  # the two contradict each other
+    assert_succeeds(run_here(name, *again))
+    assert load(tmp_path / LATEST[kind])["position"] == {"epoch": 1, "steps": 0}
+
+
+def test_what_is_no_checkpoint_or_holds_no_epoch_is_replaced(tiny, tmp_path, monkeypatch):
+    flags = [*tiny.flags("clip", tmp_path), "--epochs", 1]
+    with signal_in(monkeypatch, "log", call=1):
+        run_here("train_clip.py", *flags)
+    with signal_in(monkeypatch, "log", call=1):
+        assert run_here("train_clip.py", *flags).returncode == 130  # and not refused
+    (tmp_path / LATEST["clip"]).write_bytes(b"half a file")
+    result = run_here("train_clip.py", *flags)
+    assert_succeeds(result)
+    assert "is damaged" in result.stdout
+    assert "it is replaced" in result.stdout
 
 
 # -- what --resume refuses ---------------------------------------------------------------------------
@@ -236,11 +286,23 @@ def test_resume_with_flags_of_another_run_is_refused(kind, flag, then, now, tiny
 
 
 def test_flags_that_do_not_move_training_may_change(tiny, tmp_path, monkeypatch):
-    with signal_in(monkeypatch, "step", call=5):
+    with signal_in(monkeypatch, "log", call=5):
         assert run_here("train_vae.py", *tiny.flags("vae", tmp_path)).returncode == 130
-    more = ("--sample-every", 0, "--no-save-recon", "--device", "cpu", "--data-dir", tmp_path, "--num-workers", 2)
+    more = ("--sample-every", 0, "--no-save-recon", "--device", "cpu", "--data-dir", tmp_path)
     assert_succeeds(run_here("train_vae.py", *tiny.flags("vae", tmp_path), *more, "--resume"))
     assert_same_run(tmp_path, tiny.out_dir("vae"), LATEST["vae"])
+
+
+def test_frozen_models_may_have_moved(tiny, tmp_path, monkeypatch):
+    """What counts is what they hold: the same file under another name, or from another folder."""
+    flags = tiny.flags("tiny_sd", tmp_path / "run")
+    with signal_in(monkeypatch, "log", call=5):
+        assert run_here("train_tiny_sd.py", *flags).returncode == 130
+    moved = {part: shutil.copy(tiny.checkpoint(part), tmp_path / f"{part}.pt") for part in ("vae", "clip")}
+    monkeypatch.chdir(tmp_path)
+    more = ("--vae-ckpt", Path(moved["vae"]).name, "--clip-ckpt", moved["clip"], "--resume")
+    assert_succeeds(run_here("train_tiny_sd.py", *flags, *more))
+    assert_same_run(tmp_path / "run", tiny.out_dir("tiny_sd"), LATEST["tiny_sd"])
 
 
 @pytest.mark.parametrize("part", ["vae", "clip"])
@@ -251,6 +313,6 @@ def test_a_frozen_model_that_was_trained_anew_is_noticed(tiny, tmp_path, part):
     torch.save(state, frozen)
     flags = [*tiny.flags("tiny_sd", tmp_path / "run"), f"--{part}-ckpt", frozen]
     assert_succeeds(run_here(script("tiny_sd"), *flags, "--epochs", 1))
-    next(iter(state["model"].values())).add_(1)
+    next(iter(state["ema"].values())).add_(1)
     torch.save(state, frozen)
-    assert_one_line(run_here(script("tiny_sd"), *flags, "--epochs", 2, "--resume"), 2, f"another {part}", "--resume")
+    assert_one_line(run_here(script("tiny_sd"), *flags, "--epochs", 2, "--resume"), 2, f"another {part}", "--overwrite")

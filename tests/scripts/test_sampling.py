@@ -1,16 +1,18 @@
 """sample.py and evaluate.py, on one tiny checkpoint of every kind."""
 
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
-from harness import KINDS, assert_one_line, assert_succeeds, load, run_here
 from PIL import Image
 
+from harness import KINDS, assert_one_line, assert_succeeds, load, run_here
 from HW3.clip import SimpleCLIP
+from HW3.generate import load_image_model
 from HW3.metrics import frechet_distance, label_accuracy
-from sample import load_generator, parse_labels
+from sample import parse_labels
 
 DRAWING = ("vae", "diffusion", "latent_diffusion", "tiny_sd")
 DIFFUSING = DRAWING[1:]
@@ -94,14 +96,14 @@ def test_labels_steps_sampler_and_eta_matter(lively, tmp_path):
 
 def test_guidance_is_the_flag_or_that_of_training(tiny):
     path, cpu = tiny.checkpoint("tiny_sd"), torch.device("cpu")
-    assert load_generator(path, cpu).diffusion.model.scale == load(path)["args"]["guidance_scale"]
-    assert load_generator(path, cpu, 9.0).diffusion.model.scale == 9
+    assert load_image_model(path, cpu, import_module).diffusion.model.scale == load(path)["args"]["guidance_scale"]
+    assert load_image_model(path, cpu, import_module, 9.0).diffusion.model.scale == 9
 
 
 def test_the_average_is_what_is_drawn(tiny):
     path = tiny.checkpoint("diffusion")
     checkpoint = load(path)
-    drawn = load_generator(path, torch.device("cpu")).diffusion.model.state_dict()
+    drawn = load_image_model(path, torch.device("cpu"), import_module).diffusion.model.state_dict()
     assert checkpoint["ema"] is not None
     for name, value in drawn.items():
         assert torch.equal(value, checkpoint["ema"][name])

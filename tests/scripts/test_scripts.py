@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 
-import HW3.training
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+import HW3.plumbing.run
 from harness import (
     KINDS,
     LATEST,
+    ROOT,
     assert_same_run,
     assert_succeeds,
+    child_env,
     differences,
     load,
     metrics,
@@ -21,7 +28,6 @@ from harness import (
     run_script,
     script,
 )
-from PIL import Image
 
 # What two epochs leave with a picture after each.
 FILES = {
@@ -109,7 +115,7 @@ def test_a_checkpoint_is_plain_and_holds_the_documented_keys(kind, tiny):
     checkpoint = load(tiny.checkpoint(kind))
 
     assert checkpoint.keys() == CHECKPOINT_KEYS
-    assert (checkpoint["kind"], checkpoint["format"]) == (kind, 1)
+    assert (checkpoint["kind"], checkpoint["format"]) == (kind, 2)
     assert checkpoint["extra"].keys() == EXTRAS.get(kind, set())
     assert checkpoint["position"] == {"epoch": 2, "steps": 0}
     assert checkpoint["args"]["batch_size"] == 16
@@ -126,14 +132,14 @@ def test_best_is_the_checkpoint_of_the_best_epoch(kind, name, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["vae", "diffusion"])
-def test_ema_is_in_the_checkpoint_when_it_is_on(kind, tiny, tmp_path):
+def test_the_average_follows_the_weights_as_closely_as_asked(kind, tiny, tmp_path):
     assert_succeeds(run_here(script(kind), *tiny.flags(kind, tmp_path / "off"), "--ema", 0))
     assert_succeeds(run_here(script(kind), *tiny.flags(kind, tmp_path / "on"), "--ema", 0.5))
     off, on = (load(tmp_path / folder / LATEST[kind]) for folder in ("off", "on"))
 
-    assert (off["ema"], off["ema_updates"]) == (None, 0)
-    assert on["ema_updates"] == 2 * 3  # once per step
+    assert off["ema_updates"] == on["ema_updates"] == 2 * 3  # once per step
     assert on["ema"].keys() == on["model"].keys()
+    assert differences(off["ema"], off["model"]) == []
     assert differences(on["ema"], on["model"])
     assert differences(off["model"], on["model"]) == []  # the average only listens
 
@@ -219,8 +225,8 @@ def test_no_save_recon_leaves_the_reconstructions_out(tiny, tmp_path):
 
 def test_no_cuda_means_the_cpu(tiny, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(HW3.training, "pick_device", lambda name, rank: asked.append(name) or torch.device("cpu"))
-    for more in ([], ["--no-cuda"]):
+    monkeypatch.setattr(HW3.plumbing.run, "pick_device", lambda name, rank: asked.append(name) or torch.device("cpu"))
+    for more in ([], ["--no-cuda", "--overwrite"]):
         assert_succeeds(run_here("train_vae.py", *tiny.flags("vae", tmp_path), "--epochs", 1, "--limit", 20, *more))
     assert asked == ["auto", "cpu"]
 
@@ -245,13 +251,37 @@ def test_canonicalize_changes_the_space_and_nothing_else_needs_to_know(tiny, tmp
     )
 
 
-def test_a_run_over_an_old_one_says_so(tiny, tmp_path):
-    flags = [*tiny.flags("clip", tmp_path), "--epochs", 1]
-    assert_succeeds(run_here("train_clip.py", *flags))
-    again = run_here("train_clip.py", *flags)
-    assert_succeeds(again)
-    assert "will be overwritten; --resume continues it instead" in again.stdout
-    assert len(metrics(tmp_path)) == 1
+@pytest.mark.parametrize("kind", ["diffusion", "latent_diffusion", "tiny_sd"])
+def test_the_schedule_follows_the_prediction(kind, monkeypatch):
+    for flags, schedule in (
+        ((), "linear"),
+        (("--quick",), "cosine"),
+        (("--prediction", "v"), "cosine"),
+        (("--quick", "--prediction", "eps"), "linear"),
+        (("--quick", "--schedule", "linear"), "linear"),
+    ):
+        assert parsed(monkeypatch, kind, *flags).schedule == schedule, flags
+
+
+def test_old_commands_with_workers_still_run(monkeypatch):
+    args = parsed(monkeypatch, "vae", "--num-workers", 4)
+    assert args == parsed(monkeypatch, "vae", "--num_workers", 4)
+    assert "num-workers" not in run_here("train_vae.py", "--help").stdout
+
+
+@pytest.mark.parametrize("broken", ["vae.py", "diffusion.py"])
+def test_a_mistake_in_a_students_file_stops_only_who_needs_it(broken, tiny, tmp_path):
+    """CLIP needs neither, the VAE not the diffusion process."""
+    root = tmp_path / "copy"
+    shutil.copytree(ROOT / "HW3", root / "HW3")
+    for kind in KINDS:
+        shutil.copy(ROOT / script(kind), root)
+    (root / "HW3" / broken).write_text("def unfinished(:\n")
+    needs_none = {"vae.py": ["clip"], "diffusion.py": ["clip", "vae"]}[broken]
+    for kind in needs_none:
+        command = [sys.executable, script(kind), *tiny.flags(kind, tmp_path / kind), "--epochs", "1"]
+        result = subprocess.run(command, cwd=root, env=child_env(), capture_output=True, text=True, check=False)
+        assert_succeeds(result)
 
 
 # -- the log ---------------------------------------------------------------------------------------
