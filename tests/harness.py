@@ -49,6 +49,21 @@ _SMALL = {
 _NOT_INHERITED = {"HW3_DATA_DIR", "PYTHONUNBUFFERED", "PYTHONWARNINGS"}
 
 
+class OnAppleGPU(torch.Tensor):
+    """A tensor as on MPS, which has no float64: asking for it raises, until the tensor is back on the CPU."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        result = super().__torch_function__(func, types, args, kwargs)
+        if func is torch.Tensor.cpu:
+            return result.as_subclass(torch.Tensor)
+        if isinstance(result, cls) and result.dtype == torch.float64:
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
+            )
+        return result
+
+
 class Tiny:
     """The smallest runs that still do everything, and where their checkpoints lie."""
 

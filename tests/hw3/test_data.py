@@ -57,6 +57,45 @@ def test_fashion_mnist_has_its_own_folder_and_names(tmp_path):
     assert load_dataset("fashion_mnist", tmp_path).class_names[0] == "T-shirt/top"
 
 
+FIRST = {"mnist": [5, 0, 4, 1, 9, 2, 1, 3, 1, 4], "fashion_mnist": [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]}
+
+
+def write_raw_of(name: str, raw: Path) -> None:
+    """Files that say whose they are, by the first labels of the real ones."""
+    write_mnist(raw, n=10)
+    labels = raw / LABELS
+    labels.write_bytes(labels.read_bytes()[:8] + bytes(FIRST[name]))
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def refuse(self):
+        raise RuntimeError("offline")
+
+    monkeypatch.setattr(datasets.MNIST, "download", refuse)  # Fashion-MNIST inherits it
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize(("asked", "there"), [("mnist", "fashion_mnist"), ("fashion_mnist", "mnist")])
+def test_a_raw_folder_is_read_as_nothing_but_what_it_holds(tmp_path, asked, there):
+    write_raw_of(there, tmp_path / "raw")
+    assert load_dataset(there, tmp_path).labels.tolist() == FIRST[there]
+    with pytest.raises(UserError, match="could not be downloaded"):
+        load_dataset(asked, tmp_path)
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_raw_folder_that_says_nothing_is_what_the_folder_around_it_is_called(tmp_path):
+    write_mnist(tmp_path / "FashionMNIST" / "raw")
+    load_dataset("fashion_mnist", tmp_path / "FashionMNIST")
+    with pytest.raises(UserError, match="could not be downloaded"):
+        load_dataset("mnist", tmp_path / "FashionMNIST")
+    write_mnist(tmp_path / "other" / "raw")
+    load_dataset("mnist", tmp_path / "other")
+    with pytest.raises(UserError, match="could not be downloaded"):
+        load_dataset("fashion_mnist", tmp_path / "other")
+
+
 @pytest.mark.parametrize("size", [32, 64, 20])
 def test_resize_is_torchvisions(size):
     images = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)

@@ -332,6 +332,19 @@ def test_samplers_use_only_their_generator_and_keep_the_mode():
     assert not net.training
 
 
+def test_every_module_gets_its_own_mode_back():
+    """A network that is in eval mode stays there, also inside a process that is not."""
+    net = nn.Sequential(nn.Identity(), nn.Dropout().eval())
+    diffusion = GaussianDiffusion(lambda x, t: x, HOSTILE)
+    diffusion.model = net.eval()
+    net[0].train()
+    diffusion.model.forward = lambda x, t: x
+    before = [module.training for module in diffusion.modules()]
+    assert before == [True, False, True, False]
+    sample(diffusion, "ddim")
+    assert [module.training for module in diffusion.modules()] == before
+
+
 def test_the_mode_is_restored_when_the_network_fails():
     def broken(x, t):
         raise RuntimeError("broken")

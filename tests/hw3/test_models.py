@@ -6,11 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from harness import OnAppleGPU
 from HW3.clip import NUM_CLASSES, SimpleCLIP, contrastive_loss
 from HW3.data import ImageSet
 from HW3.latent import EpsMLP, LatentCache, LatentSpace, encode_dataset, text_conditions
 from HW3.Unet import UNet
 from HW3.vae import ConvVAE, kl_divergence, vae_loss
+from train_clip import mean_loss
 from train_tiny_sd import EpsMLPCond, GuidedModel, guided_eps
 
 
@@ -164,6 +166,17 @@ def test_contrastive_loss_counts_all_images_of_a_class_as_positives():
     assert contrastive_loss(emb, emb.flip(0), labels, torch.tensor(100.0)) > perfect + 1
 
 
+def test_the_temperature_is_limited_in_validation_as_in_training():
+    clip = SimpleCLIP(embed_dim=8)
+    with torch.no_grad():
+        clip.logit_scale.fill_(math.log(1000))
+    images, labels = torch.rand(6, 1, 32, 32), torch.arange(6) % 3
+    image_emb, text_emb, scale = clip(images, labels)
+    assert scale.item() == pytest.approx(100)
+    want = contrastive_loss(image_emb, text_emb, labels, scale).item()
+    assert mean_loss(clip, image_emb, labels, batch_size=6) == pytest.approx(want)
+
+
 # -- latents -----------------------------------------------------------------------------------------
 
 
@@ -214,6 +227,15 @@ def test_latent_space_standardises_the_aggregate_posterior_and_inverts(canonical
     off_diagonal = (u.T.cov() - u.T.cov().diag().diag()).abs().max()
     assert off_diagonal < 0.1 if canonicalize else off_diagonal > 0.2
     torch.testing.assert_close(space.denormalize(u), z, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("canonicalize", [False, True])
+def test_latent_space_is_fitted_on_a_device_without_float64(canonicalize):
+    mu, logvar = torch.randn(2, 50, 3)
+    want = LatentSpace(3, canonicalize=canonicalize).fit(LatentCache(mu, logvar, torch.zeros(50)))
+    cache = LatentCache(mu.as_subclass(OnAppleGPU), logvar.as_subclass(OnAppleGPU), torch.zeros(50))
+    got = LatentSpace(3, canonicalize=canonicalize).fit(cache)
+    torch.testing.assert_close(got.state_dict(), want.state_dict())
 
 
 def test_encode_dataset_keeps_the_order():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from harness import KINDS, assert_one_line, assert_succeeds, load, run_here
+from harness import KINDS, OnAppleGPU, assert_one_line, assert_succeeds, load, run_here
 from HW3.clip import SimpleCLIP
 from HW3.generate import load_image_model
 from HW3.metrics import frechet_distance, label_accuracy
@@ -162,11 +162,27 @@ def test_evaluate_needs_its_judge(tiny, tmp_path):
     assert_one_line(run_here("evaluate.py", *flags), 2, "no checkpoint at", "train_clip.py")
 
 
+def test_a_vae_is_measured_before_there_is_a_clip(tiny, tmp_path):
+    flags = (tiny.checkpoint("vae"), "--clip-ckpt", tmp_path / "no.pt", "--json", tmp_path / "m.json")
+    result = run_here("evaluate.py", *flags)
+    assert result.returncode == 0
+    assert "no Fréchet distance without" in result.stderr
+    [row] = json.loads((tmp_path / "m.json").read_text())
+    assert 0 < row["reconstruction_error"] < 1
+    assert "frechet_distance" not in row
+
+
 def test_frechet_distance_is_zero_for_equals_and_grows_with_difference():
     clip, images = SimpleCLIP(embed_dim=8).eval(), torch.rand(300, 1, 32, 32)
     assert frechet_distance(clip, images, images) == pytest.approx(0, abs=1e-5)
     near = frechet_distance(clip, images, (images + 0.02).clamp(0, 1))
     assert 1e-6 < near < frechet_distance(clip, images, 1 - images.square())
+
+
+def test_frechet_distance_on_a_device_without_float64():
+    clip, images = SimpleCLIP(embed_dim=8).eval(), torch.rand(300, 1, 32, 32)
+    want = frechet_distance(clip, images, 1 - images)
+    assert frechet_distance(clip, images.as_subclass(OnAppleGPU), 1 - images) == pytest.approx(want, rel=1e-6)
 
 
 def test_label_accuracy_counts():
