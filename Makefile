@@ -23,12 +23,12 @@ $(BIN)/.installed-dev: $(BIN)/.installed requirements-instructor.txt requirement
 	@touch $@
 
 demo: $(BIN)/.installed
-	$(BIN)/python train_vae.py --dataset digits --quick --out-dir $(DEMO)/vae
-	$(BIN)/python train_diffusion.py --dataset digits --quick --out-dir $(DEMO)/diffusion
-	$(BIN)/python train_latent_diffusion.py --dataset digits --quick --out-dir $(DEMO)/latent_diffusion \
+	$(BIN)/python train_vae.py --dataset digits --quick --overwrite --out-dir $(DEMO)/vae
+	$(BIN)/python train_diffusion.py --dataset digits --quick --overwrite --out-dir $(DEMO)/diffusion
+	$(BIN)/python train_latent_diffusion.py --dataset digits --quick --overwrite --out-dir $(DEMO)/latent_diffusion \
 	  --vae-ckpt $(DEMO)/vae/convae_latest.pt
-	$(BIN)/python train_clip.py --dataset digits --quick --out-dir $(DEMO)/clip
-	$(BIN)/python train_tiny_sd.py --dataset digits --quick --out-dir $(DEMO)/tiny_sd \
+	$(BIN)/python train_clip.py --dataset digits --quick --overwrite --out-dir $(DEMO)/clip
+	$(BIN)/python train_tiny_sd.py --dataset digits --quick --overwrite --out-dir $(DEMO)/tiny_sd \
 	  --vae-ckpt $(DEMO)/vae/convae_latest.pt --clip-ckpt $(DEMO)/clip/clip_latest.pt
 	$(BIN)/python evaluate.py --num 300 --clip-ckpt $(DEMO)/clip/clip_latest.pt $(DEMO)/*/*_latest.pt
 

@@ -29,15 +29,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.plain import PlainDiffusion, adam, adam_step, mnist_batches
-from HW3.cli import add_data_dir, add_device, run_main
 from HW3.clip import NUM_CLASSES, SimpleCLIP, contrastive_loss
 from HW3.data import ImageSet, load_dataset
 from HW3.diffusion import DiffusionConfig, GaussianDiffusion
 from HW3.latent import EpsMLP, LatentCache, LatentSpace, encode_dataset, text_conditions
-from HW3.training import BF16_GAINS, Run, has_native_bf16, pick_device
+from HW3.learning_rate import warmup_cosine
+from HW3.plumbing.cli import add_data_dir, add_device, run_main
+from HW3.plumbing.device import BF16_GAINS, has_native_bf16, pick_device
+from HW3.plumbing.run import Run
 from HW3.Unet import UNet
 from HW3.vae import ConvVAE, vae_loss
 from train_tiny_sd import EpsMLPCond, GuidedModel
@@ -61,7 +65,7 @@ class Work:
 
 @dataclass
 class Bench:
-    """A model on the bench: batch_size, epochs, sample_every, ema, clip_norm are the defaults of its script."""
+    """A model on the bench: batch_size, epochs, sample_every, ema, clip_norm are those of its script."""
 
     kind: str
     batch_size: int
@@ -70,18 +74,22 @@ class Bench:
     make: Callable[["Stage"], tuple[Work, Work, Callable[[int], Tensor]]]
     sample_every: int = 1
     ema: float = 0.0
-    clip_norm: float = float("inf")
+    clip_norm: float = 1.0
 
 
 @dataclass
 class Stage:
-    """What a benchmark is given: where to compute, the data, and `Run` as its script would set it up."""
+    """What a benchmark is given: where to compute, the data, and `Run` as its script would set it up.
+
+    step: our training step, as the scripts have it; `pair` makes it.
+    """
 
     device: torch.device
     data_dir: Path
     data: ImageSet
     run: Run
     bench: Bench
+    step: Callable[..., None] | None = None
 
     def plain_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of the plain loop, on the device."""
@@ -97,8 +105,23 @@ class Stage:
     def pair(self, model: nn.Module) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
         """The same network twice: for us, and for the plain loop with its optimiser."""
         plain = copy.deepcopy(model).to(self.device)
-        ours = self.run.prepare(model, {}, clip_norm=self.bench.clip_norm)
-        return ours, plain, adam(plain)
+        ours = model.to(self.device, memory_format=torch.channels_last)
+        ema = AveragedModel(ours, multi_avg_fn=get_ema_multi_avg_fn(self.bench.ema))
+        optimizer = torch.optim.AdamW(ours.parameters(), lr=2e-4, weight_decay=0, fused=True)
+        trained = self.run.start(ours, ema, optimizer, config={})
+
+        def step(loss: Tensor, **parts: Tensor) -> None:
+            optimizer.zero_grad()
+            loss.backward()
+            grad_norm = clip_grad_norm_(trained.parameters(), self.bench.clip_norm)
+            for group in optimizer.param_groups:
+                group["lr"] = 2e-4 * warmup_cosine(self.run.step, self.run.total_steps)
+            optimizer.step()
+            ema.update_parameters(ours)
+            self.run.log(loss=loss, grad_norm=grad_norm, **parts)
+
+        self.step = step
+        return trained, plain, adam(plain)
 
 
 # -- the five trainings ---------------------------------------------------------------------------
@@ -121,11 +144,11 @@ def make_vae(stage: Stage) -> tuple[Work, Work, Callable[[int], Tensor]]:
         return vae_loss(recon, x, mu, logvar)
 
     def ours() -> None:
-        x, _ = data.at(next(indices))
+        x, _ = data.batch(next(indices))
         total, rec, kl = loss(x)
-        run.step(total / len(x), rec=rec / len(x), kl=kl / len(x))
+        stage.step(total / len(x), rec=rec / len(x), kl=kl / len(x))
 
-    return Work(plain), Work(ours), lambda n: loss(data.at(slice(n))[0])[0] / n
+    return Work(plain), Work(ours), lambda n: loss(data.batch(slice(n))[0])[0] / n
 
 
 def make_diffusion(stage: Stage) -> tuple[Work, Work, Callable[[int], Tensor]]:
@@ -139,11 +162,10 @@ def make_diffusion(stage: Stage) -> tuple[Work, Work, Callable[[int], Tensor]]:
         adam_step(plain_process.loss(plain_model, x * 2 - 1), optimizer)
 
     def ours() -> None:
-        x0 = data.at(next(indices))[0] * 2 - 1
-        t, noise = run.randint(1000), run.randn(*x0.shape[1:])
+        x0 = data.batch(next(indices))[0] * 2 - 1
         with run.autocast():
-            loss = process.training_loss(x0, noise, t=t)
-        run.step(loss)
+            loss = process.training_loss(x0)
+        stage.step(loss)
 
     def draw(ddpm: bool) -> None:
         with run.evaluation() as eval_model, run.autocast():
@@ -157,7 +179,7 @@ def make_diffusion(stage: Stage) -> tuple[Work, Work, Callable[[int], Tensor]]:
     ]
     every = stage.bench.sample_every
     our_grids = [(lambda: draw(ddpm=True), 1000 / every), (lambda: draw(ddpm=False), 200 / every)]
-    return Work(plain, grids), Work(ours, our_grids), lambda n: process.training_loss(data.at(slice(n))[0] * 2 - 1)
+    return Work(plain, grids), Work(ours, our_grids), lambda n: process.training_loss(data.batch(slice(n))[0] * 2 - 1)
 
 
 def make_latent(stage: Stage, *, text: bool = False) -> tuple[Work, Work, Callable[[int], Tensor]]:
@@ -187,11 +209,10 @@ def make_latent(stage: Stage, *, text: bool = False) -> tuple[Work, Work, Callab
     def ours() -> None:
         idx = next(indices)
         u0 = space.normalize(vae.reparameterize(cache.mu[idx], cache.logvar[idx]))
-        cond = hide(texts[cache.labels[idx]], run.rand() < 0.1) if text else None
-        t, noise = run.randint(1000), run.randn(vae.latent_dim)
+        cond = hide(texts[cache.labels[idx]], torch.rand(len(u0), device=device) < 0.1) if text else None
         with run.autocast():
-            loss = process.training_loss(u0, noise, cond, t)
-        run.step(loss)
+            loss = process.training_loss(u0, cond=cond)
+        stage.step(loss)
 
     # Both draw the same grid: 64 images with 200 steps; with text 400, column = class, 50 guided steps.
     labels = torch.arange(NUM_CLASSES, device=device).repeat(40)
@@ -231,12 +252,12 @@ def make_clip(stage: Stage) -> tuple[Work, Work, Callable[[int], Tensor]]:
     def loss(x: Tensor, labels: Tensor) -> Tensor:
         with run.autocast():
             image_emb, text_emb, scale = model(x, labels)
-        return contrastive_loss(image_emb, text_emb, labels, scale, run.gather)
+        return contrastive_loss(image_emb, text_emb, labels, scale)
 
     def ours() -> None:
-        run.step(loss(*data.at(next(indices))))
+        stage.step(loss(*data.batch(next(indices))))
 
-    return Work(plain), Work(ours), lambda n: loss(*data.at(slice(n)))
+    return Work(plain), Work(ours), lambda n: loss(*data.batch(slice(n)))
 
 
 def _process(model: nn.Module, stage: Stage, timesteps: int = 1000) -> GaussianDiffusion:
@@ -248,15 +269,14 @@ def _times(steps: int) -> list[int]:
 
 
 BENCHES = {
-    "vae": Bench("vae", 128, 40, 1.8, make_vae),
-    "diffusion": Bench("diffusion", 128, 20, 2.4, make_diffusion, sample_every=5, ema=0.999, clip_norm=1.0),
-    "latent_diffusion": Bench("latent_diffusion", 128, 40, 8.0, make_latent, sample_every=5, ema=0.999, clip_norm=1.0),
-    "clip": Bench("clip", 256, 10, 2.4, make_clip),
+    "vae": Bench("vae", 128, 40, 1.8, make_vae, clip_norm=1000.0),
+    "diffusion": Bench("diffusion", 128, 20, 2.4, make_diffusion, sample_every=5, ema=0.999),
+    "latent_diffusion": Bench("latent_diffusion", 128, 40, 8.0, make_latent, sample_every=5, ema=0.999),
+    "clip": Bench("clip", 256, 10, 2.4, make_clip, clip_norm=10.0),
     "tiny_sd": Bench(
         *("tiny_sd", 128, 40, 7.0, lambda stage: make_latent(stage, text=True)),
         sample_every=5,
         ema=0.999,
-        clip_norm=1.0,
     ),
 }
 
@@ -325,7 +345,7 @@ def precision_seconds(loss: Callable[[], Tensor], run: Run, rounds: int) -> dict
 def measure(bench: Bench, stage: Stage, images: int, rounds: int, load_seconds: float) -> dict[str, object]:
     """All numbers of one model, plain and ours in turns."""
     plain, ours, loss = bench.make(stage)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # `prepare` made Ctrl-C save a checkpoint
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # `start` made Ctrl-C save a checkpoint
     least = max(1, images // bench.batch_size)
     steps: dict[str, list[float]] = {"plain": [], "ours": []}
     draws: dict[str, list[float]] = {"plain": [], "ours": []}
@@ -370,7 +390,14 @@ def run_for(bench: Bench, device: str, scratch: str) -> Run:
     """The `Run` of this model's script with its defaults, writing to a scratch folder."""
     flags = Namespace(
         **{"device": device, "precision": "auto", "batch_size": bench.batch_size, "epochs": bench.epochs},
-        **{"lr": 2e-4, "ema": bench.ema, "seed": 42, "resume": False, "sample_every": bench.sample_every},
+        **{
+            "lr": 2e-4,
+            "ema": bench.ema,
+            "seed": 42,
+            "resume": False,
+            "overwrite": True,
+            "sample_every": bench.sample_every,
+        },
         out_dir=Path(scratch) / bench.kind,
     )
     return Run(bench.kind, bench.kind, flags)
