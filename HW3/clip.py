@@ -26,10 +26,9 @@ class SimpleCLIP(nn.Module):
         super().__init__()
         self.embed_dim = embed_dim
         self.image_encoder = nn.Sequential(
-            *(nn.Conv2d(channels, 32, 3, stride=2, padding=1), nn.GroupNorm(8, 32), nn.SiLU()),  # (B, 32, 16, 16)
-            *(nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.GroupNorm(8, 64), nn.SiLU()),  # (B, 64, 8, 8)
-            *(nn.Conv2d(64, 128, 3, stride=2, padding=1), nn.GroupNorm(8, 128), nn.SiLU()),  # (B, 128, 4, 4)
-            *(nn.Flatten(), nn.Linear(128 * 4 * 4, embed_dim)),
+            *(nn.Conv2d(channels, 32, 5, stride=2, padding=2), nn.MaxPool2d(2), nn.GroupNorm(8, 32), nn.ReLU()),
+            *(nn.Conv2d(32, 64, 3, padding=1), nn.MaxPool2d(2), nn.GroupNorm(8, 64), nn.ReLU()),  # (B, 64, 4, 4)
+            *(nn.Flatten(), nn.Linear(64 * 4 * 4, 256), nn.ReLU(), nn.Linear(256, embed_dim)),
             UnitLength(),
         )
         self.text_encoder = nn.Sequential(
