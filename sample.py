@@ -62,8 +62,8 @@ def main() -> None:
         raise UsageError(f"{args.ckpt} is a VAE, which draws in one step: no --sampler, --steps, --ddim-eta or .gif")
     if args.sampler == "ddpm" and (args.steps or args.ddim_eta is not None):
         raise UsageError("--steps and --ddim-eta belong to --sampler ddim; ddpm takes every step")
-    if args.steps and args.steps > model.diffusion.config.timesteps:
-        raise UsageError(f"--steps {args.steps} is outside 1 to {model.diffusion.config.timesteps}")
+    if args.steps and args.steps > model.timesteps:
+        raise UsageError(f"--steps {args.steps} is outside 1 to {model.timesteps}")
     if args.labels and model.texts is None:
         raise UsageError(f"--labels: the model in {args.ckpt} takes no labels; tiny_sd does")
 
@@ -90,12 +90,12 @@ def main() -> None:
         if labels is not None:
             arrays["labels"] = labels.numpy()
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # an array, says numpy, could be called allow_pickle
         write_atomically(args.out, buffer.getvalue())
-    elif suffix == ".png":
-        save_grid(images, args.out, columns=min(columns, args.num))
-    else:
+    elif movie is not None:
         save_gif(movie, args.out, columns=min(columns, args.num))
+    else:
+        save_grid(images, args.out, columns=min(columns, args.num))
     print(f"{args.num} images -> {args.out}")
 
 

@@ -38,7 +38,7 @@ def main() -> None:
     data = load_dataset(args.dataset, args.data_dir, limit=args.limit).to(run.device)
     train, val = data.split(args.val_split, args.seed)
 
-    clip = SimpleCLIP(args.embed_dim).to(run.device, memory_format=torch.channels_last)
+    clip = SimpleCLIP(args.embed_dim).to(run.device).to(memory_format=torch.channels_last)
     ema = AveragedModel(clip, multi_avg_fn=get_ema_multi_avg_fn(args.ema))
     optimizer = torch.optim.AdamW(clip.parameters(), lr=args.lr, weight_decay=args.weight_decay, fused=True)
     model = run.start(clip, ema, optimizer, config={"embed_dim": args.embed_dim})
@@ -54,8 +54,8 @@ def main() -> None:
             optimizer.zero_grad()
             loss.backward()
             grad_norm = clip_grad_norm_(model.parameters(), 10.0)
-            for group in optimizer.param_groups:
-                group["lr"] = args.lr * warmup_cosine(run.step, run.total_steps)
+            for params in optimizer.param_groups:
+                params["lr"] = args.lr * warmup_cosine(run.step, run.total_steps)
             optimizer.step()
             ema.update_parameters(clip)
             run.log(loss=loss, grad_norm=grad_norm)

@@ -53,7 +53,7 @@ def main() -> None:
 
     net_config = {"base_channels": args.base_channels, "attention": args.attention, "patch_size": args.patch_size}
     process = DiffusionConfig(timesteps=args.timesteps, schedule=args.schedule, prediction=args.prediction)
-    unet = UNet(**net_config).to(run.device, memory_format=torch.channels_last)
+    unet = UNet(**net_config).to(run.device).to(memory_format=torch.channels_last)
     ema = AveragedModel(unet, multi_avg_fn=get_ema_multi_avg_fn(args.ema))
     optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, weight_decay=0, fused=True)
     model = run.start(unet, ema, optimizer, config={"net": net_config, "diffusion": vars(process)})
@@ -68,8 +68,8 @@ def main() -> None:
             optimizer.zero_grad()
             loss.backward()
             grad_norm = clip_grad_norm_(model.parameters(), 1.0)
-            for group in optimizer.param_groups:
-                group["lr"] = args.lr * warmup_cosine(run.step, run.total_steps)
+            for params in optimizer.param_groups:
+                params["lr"] = args.lr * warmup_cosine(run.step, run.total_steps)
             optimizer.step()
             ema.update_parameters(unet)
             run.log(loss=loss, grad_norm=grad_norm)

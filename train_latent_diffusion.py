@@ -68,8 +68,8 @@ def main() -> None:
             optimizer.zero_grad()
             loss.backward()
             grad_norm = clip_grad_norm_(model.parameters(), 1.0)
-            for group in optimizer.param_groups:
-                group["lr"] = args.lr * warmup_cosine(run.step, run.total_steps)
+            for params in optimizer.param_groups:
+                params["lr"] = args.lr * warmup_cosine(run.step, run.total_steps)
             optimizer.step()
             ema.update_parameters(net)
             run.log(loss=loss, grad_norm=grad_norm)

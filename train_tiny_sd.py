@@ -88,7 +88,8 @@ class GuidedModel(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         both = self.model(torch.cat([x, x]), torch.cat([t, t]), torch.cat([cond, torch.zeros_like(cond)]))
-        return guided_eps(*both.chunk(2), self.scale)
+        eps_cond, eps_uncond = both.chunk(2)
+        return guided_eps(eps_cond, eps_uncond, self.scale)
 
 
 def main() -> None:
@@ -136,8 +137,8 @@ def main() -> None:
             optimizer.zero_grad()
             loss.backward()
             grad_norm = clip_grad_norm_(model.parameters(), 1.0)
-            for group in optimizer.param_groups:
-                group["lr"] = args.lr * warmup_cosine(run.step, run.total_steps)
+            for params in optimizer.param_groups:
+                params["lr"] = args.lr * warmup_cosine(run.step, run.total_steps)
             optimizer.step()
             ema.update_parameters(net)
             run.log(loss=loss, grad_norm=grad_norm)

@@ -48,7 +48,7 @@ def main() -> None:
     data = load_dataset(args.dataset, args.data_dir, limit=args.limit).to(run.device)
     train, val = data.split(args.val_split, args.seed)
 
-    vae = ConvVAE(args.latent_dim).to(run.device, memory_format=torch.channels_last)
+    vae = ConvVAE(args.latent_dim).to(run.device).to(memory_format=torch.channels_last)
     ema = AveragedModel(vae, multi_avg_fn=get_ema_multi_avg_fn(args.ema))
     optimizer = torch.optim.AdamW(vae.parameters(), lr=args.lr, weight_decay=0, fused=True)
     model = run.start(vae, ema, optimizer, config={"latent_dim": args.latent_dim})
@@ -64,8 +64,8 @@ def main() -> None:
             optimizer.zero_grad()
             loss.backward()
             grad_norm = clip_grad_norm_(model.parameters(), 1000.0)
-            for group in optimizer.param_groups:
-                group["lr"] = args.lr * warmup_cosine(run.step, run.total_steps)
+            for params in optimizer.param_groups:
+                params["lr"] = args.lr * warmup_cosine(run.step, run.total_steps)
             optimizer.step()
             ema.update_parameters(vae)
             run.log(loss=loss, rec=rec / len(x), kl=kl / len(x), grad_norm=grad_norm)

@@ -131,8 +131,8 @@ def _group_norm(channels: int) -> nn.GroupNorm:
 
 
 def _zeroed(module: nn.Conv2d) -> nn.Conv2d:
-    nn.init.zeros_(module.weight)
-    nn.init.zeros_(module.bias)
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
     return module
 
 

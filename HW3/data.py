@@ -119,10 +119,9 @@ def _read_idx_dataset(name: str, root: Path, train: bool) -> tuple[Tensor, Tenso
         raw = _download(base, root)
     _check_idx_pair(*(raw / file for file in files))
 
-    class Here(base):  # torchvision insists on ROOT/<Class>/raw; this also reads ROOT/raw
-        raw_folder = str(raw)
-
-    dataset = Here(str(root), train=train, download=False)
+    # torchvision insists on ROOT/<Class>/raw; this also reads ROOT/raw
+    here = type(base.__name__, (base,), {"raw_folder": str(raw)})
+    dataset = here(str(root), train=train, download=False)
     return dataset.data[:, None], dataset.targets
 
 

@@ -191,9 +191,9 @@ class GaussianDiffusion(nn.Module):
         *,
         clip_x0: bool | None = None,
         generator: torch.Generator | None = None,
-        frames: int = 0,
+        on_state: Callable[[Tensor], None] | None = None,
         progress: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """Draw samples by all T ancestral steps. The arguments are those of `sample_ddim`."""
 
         def step(x: Tensor, t: Tensor, t_prev: Tensor, eps: Tensor, is_last: bool) -> Tensor:
@@ -203,7 +203,7 @@ class GaussianDiffusion(nn.Module):
         ts = list(reversed(range(self.config.timesteps)))
         x = _randn((batch_size, *self._sample_shape(shape)), device, generator)
         clip = shape is None if clip_x0 is None else clip_x0
-        return self._reverse(x, ts, step, cond, clip_x0=clip, frames=frames, progress=progress)
+        return self._reverse(x, ts, step, cond, clip_x0=clip, on_state=on_state, progress=progress)
 
     def sample_ddim(
         self,
@@ -216,16 +216,16 @@ class GaussianDiffusion(nn.Module):
         *,
         clip_x0: bool | None = None,
         generator: torch.Generator | None = None,
-        frames: int = 0,
+        on_state: Callable[[Tensor], None] | None = None,
         progress: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """Draw samples by `steps` DDIM steps over an even grid from T-1 to 0.
 
         cond: (B, ...) handed to the network.  shape: one sample's shape, by default the config's image.
         clip_x0: clamp the estimated x_0 to [-1, 1] in every step; by default for images (shape None) only.
         generator: source of every draw, torch's global one for None.  progress: show a bar, on a terminal.
-        Returns (B, *shape); with frames > 0 also the trajectory: about that many evenly spaced states
-        (F, B, *shape), the first one pure noise and the last one the samples.
+        on_state: called with the state (B, *shape) before every step and after the last: from noise to samples.
+        Returns the samples, (B, *shape).
         """
 
         def step(x: Tensor, t: Tensor, t_prev: Tensor, eps: Tensor, is_last: bool) -> Tensor:
@@ -236,7 +236,7 @@ class GaussianDiffusion(nn.Module):
         ts = ddim_timesteps(self.config.timesteps, steps)
         x = _randn((batch_size, *self._sample_shape(shape)), device, generator)
         clip = shape is None if clip_x0 is None else clip_x0
-        return self._reverse(x, ts, step, cond, clip_x0=clip, frames=frames, progress=progress)
+        return self._reverse(x, ts, step, cond, clip_x0=clip, on_state=on_state, progress=progress)
 
     def _sample_shape(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
         size = self.config.image_size
@@ -251,29 +251,29 @@ class GaussianDiffusion(nn.Module):
         cond: Tensor | None,
         *,
         clip_x0: bool,
-        frames: int,
+        on_state: Callable[[Tensor], None] | None,
         progress: bool,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """The one reverse loop: from noise x through the descending timesteps `ts`, network and `step` in turns."""
         # All timesteps go to the device at once, one row (B,) per step: the loop itself never waits for it.
         grid = torch.tensor([*ts, -1], device=x.device)[:, None].repeat(1, len(x)).unbind(0)
-        keep = _frame_steps(len(ts), frames)
-        states = [x]
         was_training = {module: module.training for module in self.modules()}
         self.eval()
         try:
             for i in tqdm(range(len(ts)), desc="sampling", leave=False, disable=None if progress else True):
+                if on_state is not None:
+                    on_state(x)
                 t, t_prev = grid[i], grid[i + 1]
                 eps = self.model_eps(x, t, cond)
                 if clip_x0:
                     eps = self.predict_eps(x, t, self.predict_x0(x, t, eps).clamp(-1, 1))
                 x = step(x, t, t_prev, eps, i == len(ts) - 1)
-                if i in keep:
-                    states.append(x)
         finally:
             for module, mode in was_training.items():
                 module.training = mode
-        return (x, torch.stack(states)) if frames else x
+        if on_state is not None:
+            on_state(x)
+        return x
 
 
 def ddim_timesteps(timesteps: int, steps: int) -> list[int]:
@@ -283,13 +283,6 @@ def ddim_timesteps(timesteps: int, steps: int) -> list[int]:
     if steps == 1:
         return [timesteps - 1]
     return [i * (timesteps - 1) // (steps - 1) for i in reversed(range(steps))]
-
-
-def _frame_steps(n_steps: int, frames: int) -> set[int]:
-    """The steps after which a trajectory of about `frames` states keeps one; the last is always kept."""
-    if frames < 2:
-        return {n_steps - 1} if frames else set()
-    return {round(k * n_steps / (frames - 1)) - 1 for k in range(1, frames)} - {-1}
 
 
 def _randn(shape: tuple[int, ...], device: torch.device | str, generator: torch.Generator | None) -> Tensor:

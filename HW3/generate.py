@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from HW3.diffusion import DiffusionConfig, GaussianDiffusion
 from HW3.latent import EpsMLP, LatentSpace, text_conditions
 from HW3.plumbing.checkpoints import TRAINED_BY, load_checkpoint, restore
 from HW3.plumbing.errors import UsageError
-from HW3.pretrained import unembed
+from HW3.pretrained import Model, unembed
 from HW3.Unet import UNet
 from HW3.vae import ConvVAE
 
@@ -36,6 +37,11 @@ class ImageModel:
     diffusion: GaussianDiffusion | None = None
     texts: Tensor | None = None
     steps: int = 1
+
+    @property
+    def timesteps(self) -> int:
+        """The most steps that drawing can take."""
+        return 1 if self.diffusion is None else self.diffusion.config.timesteps
 
 
 def load_image_model(
@@ -83,9 +89,24 @@ def load_image_model(
     )
 
 
-def _built(model: nn.Module, checkpoint: dict, path: Path, device: torch.device) -> nn.Module:
+def _built(model: Model, checkpoint: dict, path: Path, device: torch.device) -> Model:
     restore(model, checkpoint["ema"], path)
     return model.to(device).eval()
+
+
+class Frames:
+    """Of a trajectory of `steps` steps, about `wanted` evenly spaced states: the noise, the samples, and between."""
+
+    def __init__(self, wanted: int, steps: int) -> None:
+        self.states: list[Tensor] = []
+        self._keep = {round(k * steps / max(1, wanted - 1)) for k in range(wanted)} | ({steps} if wanted else set())
+        self._seen = 0
+
+    def take(self, state: Tensor) -> None:
+        """Take in the next state."""
+        if self._seen in self._keep:
+            self.states.append(state)
+        self._seen += 1
 
 
 @torch.inference_mode()
@@ -111,17 +132,18 @@ def draw(
     for start in range(0, num, CHUNK):
         n = min(CHUNK, num - start)
         if model.diffusion is None:
-            images.append(model.decode(torch.randn(n, *model.shape, generator=source, device=device)))
+            images.append(model.decode(torch.randn(n, *(model.shape or ()), generator=source, device=device)))
             continue
-        options = {"shape": model.shape, "generator": source, "frames": frames, "progress": progress}
-        if model.texts is not None:
-            options["cond"] = model.texts[labels[start : start + n]]
+        n_steps = model.timesteps if sampler == "ddpm" else steps or model.steps
+        kept = Frames(frames, n_steps)
+        cond = model.texts[labels[start : start + n]] if model.texts is not None and labels is not None else None
+        common: dict[str, Any] = {"cond": cond, "shape": model.shape, "generator": source}
+        common |= {"on_state": kept.take if frames else None, "progress": progress}
         if sampler == "ddpm":
-            states = model.diffusion.sample_ddpm(n, device, **options)
+            x = model.diffusion.sample_ddpm(n, device, **common)
         else:
-            states = model.diffusion.sample_ddim(n, device, steps or model.steps, eta, **options)
+            x = model.diffusion.sample_ddim(n, device, n_steps, eta, **common)
         if frames:
-            states, path = states
-            movies.append(torch.stack([model.decode(state) for state in path]))
-        images.append(model.decode(states))
+            movies.append(torch.stack([model.decode(state) for state in kept.states]))
+        images.append(model.decode(x))
     return torch.cat(images).clamp(0, 1), torch.cat(movies, dim=1).clamp(0, 1) if movies else None

@@ -33,6 +33,7 @@ def save_gif(frames: Tensor, path: Path, *, columns: int = 8, fps: int = 15) -> 
 def save_curves(records: list[dict[str, float]], path: Path) -> None:
     """Every loss in the metrics log against the epoch, as a PNG."""
     from matplotlib.figure import Figure  # no pyplot: no global state and no display
+    from matplotlib.ticker import MaxNLocator
 
     names = [name for name in records[-1] if name.endswith(("loss", "rec", "kl"))]
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -41,7 +42,7 @@ def save_curves(records: list[dict[str, float]], path: Path) -> None:
         points = [(record["epoch"], record[name]) for record in records if name in record]
         axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 30 else None)
     axes.set(xlabel="epoch", ylabel="loss", yscale="log" if _log_scale(records, names) else "linear")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     buffer = io.BytesIO()

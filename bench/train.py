@@ -105,7 +105,7 @@ class Stage:
     def pair(self, model: nn.Module) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
         """The same network twice: for us, and for the plain loop with its optimiser."""
         plain = copy.deepcopy(model).to(self.device)
-        ours = model.to(self.device, memory_format=torch.channels_last)
+        ours = model.to(self.device).to(memory_format=torch.channels_last)
         ema = AveragedModel(ours, multi_avg_fn=get_ema_multi_avg_fn(self.bench.ema))
         optimizer = torch.optim.AdamW(ours.parameters(), lr=2e-4, weight_decay=0, fused=True)
         trained = self.run.start(ours, ema, optimizer, config={})
@@ -114,8 +114,8 @@ class Stage:
             optimizer.zero_grad()
             loss.backward()
             grad_norm = clip_grad_norm_(trained.parameters(), self.bench.clip_norm)
-            for group in optimizer.param_groups:
-                group["lr"] = 2e-4 * warmup_cosine(self.run.step, self.run.total_steps)
+            for params in optimizer.param_groups:
+                params["lr"] = 2e-4 * warmup_cosine(self.run.step, self.run.total_steps)
             optimizer.step()
             ema.update_parameters(ours)
             self.run.log(loss=loss, grad_norm=grad_norm, **parts)

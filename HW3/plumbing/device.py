@@ -41,8 +41,10 @@ def has_native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        has = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch cannot tell, and gets float32
-        return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+        capabilities = getattr(
+            torch.cpu, "get_capabilities", lambda: {}
+        )()  # an older torch cannot tell, and gets float32
+        return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
 
 

@@ -169,7 +169,7 @@ class Run:
         return self.world.is_main and (epoch == self.args.epochs or (every > 0 and epoch % every == 0))
 
     @contextmanager
-    def evaluation(self) -> Iterator[nn.Module]:
+    def evaluation(self) -> Iterator[Any]:
         """The averaged model in eval mode, without gradients.
 
         Random draws inside start from the seed each time, so that two epochs' pictures differ by what was learnt and
