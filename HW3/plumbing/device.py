@@ -41,9 +41,8 @@ def has_native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        capabilities = getattr(
-            torch.cpu, "get_capabilities", lambda: {}
-        )()  # an older torch cannot tell, and gets float32
+        get = getattr(torch.cpu, "get_capabilities", None)  # an older torch cannot tell, and gets float32
+        capabilities: dict[str, bool] = {} if get is None else get()
         return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
 
@@ -56,11 +55,11 @@ class Threads:
     """
 
     def __init__(self, kind: str, device: torch.device) -> None:
-        self.most = 1 if kind in ONE_THREAD else torch.get_num_threads()
         self.is_fixed = device.type != "cpu" or "OMP_NUM_THREADS" in os.environ
+        self.most = 1 if kind in ONE_THREAD else torch.get_num_threads()
         if not self.is_fixed:
             self._mark()
-            time.sleep(0.2)
+            time.sleep(0.2 if self.most > 1 else 0)
             self.adapt()
 
     def adapt(self) -> None:
