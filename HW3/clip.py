@@ -26,14 +26,25 @@ class SimpleCLIP(nn.Module):
         super().__init__()
         self.embed_dim = embed_dim
         self.image_encoder = nn.Sequential(
-            *(nn.Conv2d(channels, 32, 5, stride=2, padding=2), nn.MaxPool2d(2), nn.GroupNorm(8, 32), nn.ReLU()),
-            *(nn.Conv2d(32, 64, 3, padding=1), nn.MaxPool2d(2), nn.GroupNorm(8, 64), nn.ReLU()),  # (B, 64, 4, 4)
-            *(nn.Flatten(), nn.Linear(64 * 4 * 4, 256), nn.ReLU(), nn.Linear(256, embed_dim)),
+            nn.Conv2d(channels, 32, 5, stride=2, padding=2),
+            nn.MaxPool2d(2),  # (B, 32, 8, 8)
+            nn.GroupNorm(8, 32),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.MaxPool2d(2),  # (B, 64, 4, 4)
+            nn.GroupNorm(8, 64),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64 * 4 * 4, 256),
+            nn.ReLU(),
+            nn.Linear(256, embed_dim),
             UnitLength(),
         )
         self.text_encoder = nn.Sequential(
             nn.Embedding(NUM_CLASSES, embed_dim),
-            *(nn.Linear(embed_dim, embed_dim), nn.SiLU(), nn.Linear(embed_dim, embed_dim)),
+            nn.Linear(embed_dim, embed_dim),
+            nn.SiLU(),
+            nn.Linear(embed_dim, embed_dim),
             UnitLength(),
         )
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))

@@ -17,18 +17,29 @@ class ConvVAE(nn.Module):
         self.latent_dim = latent_dim
         c1, c2, c3 = _CHANNELS
         self.encoder = nn.Sequential(
-            *(nn.Conv2d(channels, c1, 4, stride=2, padding=1), nn.SiLU()),  # (B, 64, 16, 16)
-            *(nn.Conv2d(c1, c2, 4, stride=2, padding=1), nn.GroupNorm(8, c2), nn.SiLU()),  # (B, 128, 8, 8)
-            *(nn.Conv2d(c2, c3, 4, stride=2, padding=1), nn.GroupNorm(8, c3), nn.SiLU()),  # (B, 256, 4, 4)
+            nn.Conv2d(channels, c1, 4, stride=2, padding=1),  # (B, 64, 16, 16)
+            nn.SiLU(),
+            nn.Conv2d(c1, c2, 4, stride=2, padding=1),  # (B, 128, 8, 8)
+            nn.GroupNorm(8, c2),
+            nn.SiLU(),
+            nn.Conv2d(c2, c3, 4, stride=2, padding=1),  # (B, 256, 4, 4)
+            nn.GroupNorm(8, c3),
+            nn.SiLU(),
             nn.Flatten(),
         )
         self.to_mu = nn.Linear(c3 * 4 * 4, latent_dim)
         self.to_logvar = nn.Linear(c3 * 4 * 4, latent_dim)
         self.decoder = nn.Sequential(
-            *(nn.Linear(latent_dim, c3 * 4 * 4), nn.Unflatten(1, (c3, 4, 4)), nn.SiLU()),
-            *(nn.ConvTranspose2d(c3, c2, 4, stride=2, padding=1), nn.GroupNorm(8, c2), nn.SiLU()),  # (B, 128, 8, 8)
-            *(nn.ConvTranspose2d(c2, c1, 4, stride=2, padding=1), nn.GroupNorm(8, c1), nn.SiLU()),  # (B, 64, 16, 16)
-            nn.ConvTranspose2d(c1, channels, 4, stride=2, padding=1),
+            nn.Linear(latent_dim, c3 * 4 * 4),
+            nn.Unflatten(1, (c3, 4, 4)),
+            nn.SiLU(),
+            nn.ConvTranspose2d(c3, c2, 4, stride=2, padding=1),  # (B, 128, 8, 8)
+            nn.GroupNorm(8, c2),
+            nn.SiLU(),
+            nn.ConvTranspose2d(c2, c1, 4, stride=2, padding=1),  # (B, 64, 16, 16)
+            nn.GroupNorm(8, c1),
+            nn.SiLU(),
+            nn.ConvTranspose2d(c1, channels, 4, stride=2, padding=1),  # (B, C, 32, 32)
         )
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,11 +14,20 @@ from HW3.plumbing.errors import UsageError
 from HW3.plumbing.log import say
 
 # Flags that a continued run may change: they decide where and how long, not what is learnt.
-_FREE_FLAGS = {
-    *("resume", "overwrite", "quick", "epochs", "out_dir", "data_dir", "device", "no_cuda"),
-    *("sample_every", "save_recon", "ddim_steps", "ddim_eta", "guidance_scale"),
-    *("vae_ckpt", "clip_ckpt"),  # not where they lie, but what they hold: it is part of the checkpoint
+_WHERE_AND_HOW_LONG = {
+    "resume",
+    "overwrite",
+    "quick",
+    "epochs",
+    "out_dir",
+    "data_dir",
+    "device",
+    "no_cuda",
+    "num_workers",
 }
+_PICTURES = {"sample_every", "save_recon", "ddim_steps", "ddim_eta", "guidance_scale"}
+_FROZEN = {"vae_ckpt", "clip_ckpt"}  # where they lie; what they hold is part of the checkpoint and compared
+_FREE_FLAGS = _WHERE_AND_HOW_LONG | _PICTURES | _FROZEN
 
 
 def plain_args(args: Namespace) -> dict[str, Any]:

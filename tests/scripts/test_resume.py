@@ -288,7 +288,7 @@ def test_resume_with_flags_of_another_run_is_refused(kind, flag, then, now, tiny
 def test_flags_that_do_not_move_training_may_change(tiny, tmp_path, monkeypatch):
     with signal_in(monkeypatch, "log", call=5):
         assert run_here("train_vae.py", *tiny.flags("vae", tmp_path)).returncode == 130
-    more = ("--sample-every", 0, "--no-save-recon", "--device", "cpu", "--data-dir", tmp_path)
+    more = ("--sample-every", 0, "--no-save-recon", "--device", "cpu", "--data-dir", tmp_path, "--num-workers", 2)
     assert_succeeds(run_here("train_vae.py", *tiny.flags("vae", tmp_path), *more, "--resume"))
     assert_same_run(tmp_path, tiny.out_dir("vae"), LATEST["vae"])
 

@@ -264,8 +264,7 @@ def test_the_schedule_follows_the_prediction(kind, monkeypatch):
 
 
 def test_old_commands_with_workers_still_run(monkeypatch):
-    args = parsed(monkeypatch, "vae", "--num-workers", 4)
-    assert args == parsed(monkeypatch, "vae", "--num_workers", 4)
+    assert parsed(monkeypatch, "vae", "--num-workers", 4) == parsed(monkeypatch, "vae", "--num_workers", 4)
     assert "num-workers" not in run_here("train_vae.py", "--help").stdout
 
 
