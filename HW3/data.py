@@ -95,7 +95,7 @@ def load_dataset(
 def resize_uint8(images: Tensor, size: int) -> Tensor:
     """Antialiased bilinear resize of uint8 images (N, C, H, W) to (N, C, size, size), still uint8.
 
-    `F.interpolate` works on uint8 directly and rounds as torchvision's `Resize` does.
+    `F.interpolate` works on uint8 directly and agrees with torchvision's `Resize`, up to rounding on some CPUs.
     """
     if images.shape[-2:] == (size, size):
         return images

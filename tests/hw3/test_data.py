@@ -99,7 +99,11 @@ def test_a_raw_folder_that_says_nothing_is_what_the_folder_around_it_is_called(t
 @pytest.mark.parametrize("size", [32, 64, 20])
 def test_resize_is_torchvisions(size):
     images = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)
-    assert torch.equal(resize_uint8(images, size), v2.functional.resize(images, [size, size], antialias=True))
+    theirs = v2.functional.resize(images, [size, size], antialias=True)
+    difference = resize_uint8(images, size).int() - theirs.int()
+    # On CPUs without AVX2 torchvision computes in float and we in integers, which round differently.
+    assert difference.abs().max() <= 1
+    assert (difference == 0).float().mean() > 0.9
 
 
 def test_unknown_dataset():
