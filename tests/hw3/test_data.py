@@ -103,7 +103,7 @@ def test_resize_is_torchvisions(size):
     difference = resize_uint8(images, size).int() - theirs.int()
     # On CPUs without AVX2 torchvision computes in float and we in integers, which round differently.
     assert difference.abs().max() <= 1
-    assert (difference == 0).float().mean() > 0.9
+    assert (difference == 0).float().mean() > 0.75
 
 
 def test_unknown_dataset():
