@@ -7,6 +7,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -63,12 +64,13 @@ def check(
     submission: Submission, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> Callable[[Case], None]:
     """Judge one case; fail with a message that says what was asked, what came back, and what to look at again."""
+    from grading import driver
     from grading.feedback import message, mistakes
     from grading.judge import run_and_judge
     from grading.rubric import load_rubric
     from grading.submission import SubmissionError
 
-    functions, hints = load_rubric().functions, mistakes()
+    functions, hints, call = load_rubric().functions, mistakes(), partial(driver.run, submission)
 
     def check_case(case: Case) -> None:
         function = functions.get(case.id)  # whole samplers belong to no id and carry no points
@@ -76,7 +78,7 @@ def check(
             record_property("graded", [case.id, case.group, case.hidden])
         try:
             with time_limit(0 if request.config.getoption("usepdb") else SECONDS):
-                verdict = run_and_judge(submission, case)
+                verdict = run_and_judge(call, case)
         except NotImplementedError as error:
             if function is None:
                 pytest.skip(f"waits for {str(error).partition(':')[0]}")

@@ -18,16 +18,16 @@ from torch import Tensor, nn
 
 from grading.submission import Submission, SubmissionError
 
-if TYPE_CHECKING:  # workers have no cases, and no module for them
-    from grading.cases import Arrays
+if TYPE_CHECKING:  # workers have no cases
+    from grading.cases import Arrays, Standins
 
 VAE, DIFFUSION, TINY_SD = "HW3/vae.py", "HW3/diffusion.py", "train_tiny_sd.py"
 
 
 def run(
-    submission: Submission, call: str, params: dict[str, Any], arrays: Arrays, standins: dict | None = None
+    submission: Submission, call: str, params: dict[str, Any], arrays: Arrays, standins: Standins | None = None
 ) -> Arrays:
-    """Do one call. standins: {sibling: {"in": arrays, "out": arrays}}, answers for other graded functions.
+    """Do one call. standins: answers for the graded functions that this one calls.
 
     Raises SubmissionError for results of the wrong kind; what the submission raises itself passes through.
     """
@@ -64,7 +64,9 @@ def predict_x0(submission: Submission, params: dict, x: dict[str, Tensor], stand
 
 def q_posterior(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
     diffusion = make_diffusion(submission, params, standins)
-    result = _call(submission.method(diffusion, "q_posterior"), x["x0"], x["x_t"], x["t"], kind=tuple)
+    result = _answer(submission.method(diffusion, "q_posterior"), x["x0"], x["x_t"], x["t"])
+    if not isinstance(result, tuple):
+        raise SubmissionError(f"q_posterior returned {_what(result)}, where a pair of tensors is asked for")
     if len(result) != 2:
         raise SubmissionError(f"q_posterior returned {len(result)} values, where (mean, variance) is asked for")
     mean, variance = (_tensor(part, f"q_posterior's {name}") for part, name in zip(result, ("mean", "variance")))
@@ -122,14 +124,13 @@ class StandIn:
         """Which known row each row of the arguments is, or None unless all are known."""
         if len(given) != len(self.inputs) or not all(isinstance(arg, Tensor) for arg in given):
             return None
-        same = None
+        if any(arg.dim() == 0 or arg.shape[1:] != known.shape[1:] for arg, known in zip(given, self.inputs)):
+            return None
+        same = torch.tensor(True)  # (rows given, rows known)
         for arg, known in zip(given, self.inputs):
-            if arg.shape[1:] != known.shape[1:] or arg.dim() == 0:
-                return None
             a = arg.detach().double().reshape(len(arg), 1, -1)
             b = known.double().reshape(1, len(known), -1)
-            equal = ((a - b).abs() <= 1e-3 + 1e-3 * b.abs()).all(dim=-1)  # (rows given, rows known)
-            same = equal if same is None else same & equal
+            same = same & ((a - b).abs() <= 1e-3 + 1e-3 * b.abs()).all(dim=-1)
         return same.int().argmax(dim=1) if bool(same.any(dim=1).all()) else None
 
 
@@ -297,22 +298,26 @@ def sample(submission: Submission, params: dict, x: dict[str, Tensor], standins:
 # -- calling, and looking at what came back ------------------------------------------------------------
 
 
-def _call(function: Callable[..., Any], *args: Any, kind: type = Tensor, **kwargs: Any) -> Any:
-    """Call a function of the submission; its result must be of the kind that was asked for."""
-    name = getattr(function, "__name__", type(function).__name__)
+def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+    """Call a function of the submission that gives one tensor."""
+    return _tensor(_answer(function, *args, **kwargs), _name(function))
+
+
+def _answer(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function of the submission as the assignment does."""
     target = function.forward if isinstance(function, nn.Module) else function
     try:
         signature = inspect.signature(target)
         signature.bind(*args, **kwargs)
     except TypeError:
         how = f"{len(args)} arguments" + (f" and {', '.join(kwargs)}" if kwargs else "")
-        raise SubmissionError(f"`{name}{signature}` cannot be called as the assignment does, with {how}") from None
-    result = function(*args, **kwargs)
-    if kind is tuple:
-        if not isinstance(result, tuple):
-            raise SubmissionError(f"{name} returned {_what(result)}, where a pair of tensors is asked for")
-        return result
-    return _tensor(result, name)
+        call = f"{_name(function)}{signature}"
+        raise SubmissionError(f"`{call}` cannot be called as the assignment does, with {how}") from None
+    return function(*args, **kwargs)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def _tensor(value: Any, name: str) -> Tensor:

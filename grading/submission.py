@@ -13,10 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import numpy as np
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 ORIGINALS = Path(__file__).parent / "originals"
@@ -53,14 +50,6 @@ class Submission:
             if where == file and key.startswith(f"{name}.")
         }
         return type(name, (found,), methods) if methods else found
-
-    def run(
-        self, call: str, params: dict[str, Any], arrays: dict[str, np.ndarray], standins: dict | None = None
-    ) -> dict[str, np.ndarray]:
-        """Have the driver do one call, in this process."""
-        from grading import driver  # which imports this module, and torch
-
-        return driver.run(self, call, params, arrays, standins)
 
     def method(self, instance: Any, name: str) -> Callable[..., Any]:
         """A method of one of the submission's objects. Raises SubmissionError when it is not there."""
@@ -127,6 +116,8 @@ def _load_beside_originals(file: str, broken: list[str]) -> ModuleType:
 def execute(name: str, path: Path) -> ModuleType:
     """Run the file at `path` as the module `name`. What it raises passes through."""
     spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
