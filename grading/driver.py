@@ -31,12 +31,16 @@ def run(
 
     Raises SubmissionError for results of the wrong kind; what the submission raises itself passes through.
     """
-    # Everything here runs on the CPU. torch.manual_seed also notes a traceback for each kind of GPU, at each call.
-    torch.default_generator.manual_seed(params.get("seed", 0))
+    _seed(params)
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     results = CALLS[call](submission, params, tensors, standins or {})
     after = {f"after/{name}": tensor for name, tensor in tensors.items()}
     return {name: _array(name, tensor) for name, tensor in {**results, **after}.items()}
+
+
+def _seed(params: dict[str, Any]) -> None:
+    """Everything here runs on the CPU. torch.manual_seed also notes a traceback for each kind of GPU, at each call."""
+    torch.default_generator.manual_seed(params.get("seed", 0))
 
 
 def _array(name: str, tensor: Tensor) -> np.ndarray:
@@ -150,11 +154,9 @@ def kl_divergence(submission: Submission, params: dict, x: dict[str, Tensor], st
 
 def reparameterize(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
     """Two draws at the same inputs, and the gradients of the weighted sum of the first."""
-    cls = submission.get(VAE, "ConvVAE")
-    with torch.device("meta"):  # millions of weights that the draw does not use need no values
-        vae = cls(latent_dim=x["mu"].shape[1])
-    vae = vae.to_empty(device="cpu")
+    vae = submission.get(VAE, "ConvVAE")(latent_dim=x["mu"].shape[1])
     vae.train(params["train"])
+    _seed(params)  # the same noise, however many weights were drawn
     draw = submission.method(vae, "reparameterize")
     leaves, given = _leaves(x, "mu", "logvar")
     z = _call(draw, *given)
@@ -195,7 +197,7 @@ def conditioning(submission: Submission, params: dict, x: dict[str, Tensor], sta
     """
     net = _make_net(submission, x["x"], x["cond"], params)
     with torch.no_grad():
-        for parameter in net.parameters():
+        for parameter in _learnable(net):
             parameter.normal_(std=0.3)
     net = net.to(x["x"].dtype).eval()
     inputs = {name: x[name] for name in ("x", "t", "cond")}
@@ -219,7 +221,7 @@ def conditioning(submission: Submission, params: dict, x: dict[str, Tensor], sta
 def train_conditioning(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
     """A short training on the batches that are sent; then the predictions on other inputs."""
     net = _make_net(submission, x["x"][0], x["cond"][0], params)
-    learn = _adam(list(net.parameters()), params["lr"])
+    learn = _adam(_learnable(net), params["lr"])
     for x_t, t, cond, target in zip(x["x"], x["t"], x["cond"], x["target"]):
         loss = (_call(net, x_t, t, cond) - target).square().mean()
         if loss.requires_grad:
@@ -228,7 +230,12 @@ def train_conditioning(submission: Submission, params: dict, x: dict[str, Tensor
         return {"eps": _call(net.eval(), x["test_x"], x["test_t"], x["test_cond"])}
 
 
-def _adam(parameters: list[Tensor], lr: float) -> Callable[[Tensor], None]:
+def _learnable(net: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not frozen. A frozen one is a constant of the network, like a buffer."""
+    return [parameter for parameter in net.parameters() if parameter.requires_grad]
+
+
+def _adam(parameters: list[nn.Parameter], lr: float) -> Callable[[Tensor], None]:
     """A function that does one step of Adam on a loss. torch.optim's first step takes seconds, and this one none."""
     size = sum(parameter.numel() for parameter in parameters)
     mean, square, steps = torch.zeros(size), torch.zeros(size), itertools.count(1)
@@ -248,7 +255,7 @@ def _adam(parameters: list[Tensor], lr: float) -> Callable[[Tensor], None]:
 
 def warm_up(net: nn.Module, inputs: dict[str, Tensor]) -> None:
     """Pay once for what torch does at its first use, for who calls `run` in many forked processes."""
-    learn = _adam(list(net.parameters()), 0.01)
+    learn = _adam(_learnable(net), 0.01)
     for _ in range(2):
         learn(_call(net, **inputs).square().mean())
     x = torch.randn(3, 2, requires_grad=True)
