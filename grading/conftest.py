@@ -30,6 +30,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     problem = _environment_problem()
     if problem:
         pytest.exit(f"the checks cannot run here: {problem}", returncode=2)
+    from grading.cases import all_cases
+    from grading.errors import GradingError
+    from grading.rubric import check_cases, load_rubric
+
+    try:
+        check_cases(load_rubric(), all_cases())
+    except GradingError as error:
+        pytest.exit(f"grading: error: {error}", returncode=error.exit_code)
 
 
 def _environment_problem() -> str | None:

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from grading.cases import all_cases
 from grading.errors import GradingError
 from grading.hidden.handout.regions import solution_statements, without_markers, without_solutions
-from grading.rubric import Rubric, load_rubric
+from grading.rubric import Rubric, check_cases, load_rubric, note_total
 from grading.submission import ROOT
 
 # Source -> place in the handout. Everything not named here stays.
@@ -65,6 +66,9 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    rubric = load_rubric()
+    check_cases(rubric, all_cases())
+    note_total(rubric)
     files = release(args.out, git=args.git, zip=args.zip)
     what = ["handout"] + ["git branches main and solutions"] * args.git + [f"{args.out}.zip"] * args.zip
     print(f"{args.out}: {len(files)} files ({', '.join(what)}); no leak found")
