@@ -45,9 +45,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def _environment_problem() -> str | None:
-    missing = [name for name in ("HW3", "grading", "train_tiny_sd.py") if not (ROOT / name).exists()]
-    if missing:
-        return f"{', '.join(missing)} not found beside the folder grading/: run this in the assignment's folder"
+    from grading.submission import GIVEN  # before anything imports HW3
+
+    if not (ROOT / "HW3").is_dir():
+        return "HW3 not found beside the folder grading/: run this in the assignment's folder"
     try:
         import numpy  # noqa: F401
         import torch
@@ -58,8 +59,8 @@ def _environment_problem() -> str | None:
     import HW3
 
     found = Path(HW3.__file__).resolve().parent
-    if found != ROOT / "HW3":
-        return f"`import HW3` finds {found}, not the folder beside grading/: run pytest from {ROOT}"
+    if found != GIVEN / "HW3":
+        return f"`import HW3` finds {found}, not {GIVEN / 'HW3'}: run pytest from {ROOT}"
     return None
 
 

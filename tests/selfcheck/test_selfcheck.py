@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import subprocess
 import sys
@@ -60,3 +61,19 @@ def test_the_self_check_computes_on_one_thread(tmp_path):
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
     assert "threads: 1" in done.stdout, done.stdout
     assert "threads: 4" not in done.stdout
+
+
+def test_each_file_is_judged_beside_the_handouts_versions_of_the_others(tmp_path):
+    """As grading does it: what relies on a changed file gets no points here either, and a broken one costs nothing."""
+    files = dict(build(ROOT)[1])
+    files["HW3/vae.py"] += b"\n\ndef mine(x):\n    return x\n"
+    files["train_tiny_sd.py"] += b"\nfrom HW3.vae import mine\n"
+    files["HW3/diffusion.py"] += (
+        b"\nfrom HW3 import data\nimport HW3.clip\nassert data.load_dataset, HW3.clip.SimpleCLIP\n"
+    )
+    files["HW3/data.py"] = b"def broken(:\n"
+    root = write(tmp_path / "hw3", files)
+    command = [sys.executable, "-m", "pytest", "grading/", "-p", "no:cacheprovider", "--tb=short"]
+    done = subprocess.run(command, cwd=root, env=child_env(), capture_output=True, text=True, check=False)
+    assert "train_tiny_sd.py cannot be imported: ImportError: cannot import name 'mine'" in done.stdout
+    assert re.search(r"^total +85 / 100", done.stdout, re.MULTILINE), done.stdout
