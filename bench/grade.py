@@ -227,19 +227,21 @@ class Pytest:
 
 SETUP_CELL = """\
 import warnings
+from functools import partial
 
 from grading.cases import all_cases
+from grading.driver import run
 from grading.judge import run_and_judge
 from grading.rubric import load_rubric, score
 from grading.submission import Submission
 
 warnings.simplefilter("ignore")  # nbgrader gives no points to a cell that writes to stderr
-submission, functions = Submission(), load_rubric().functions
+call, functions = partial(run, Submission()), load_rubric().functions
 
 
 def passes(case):
     try:
-        return run_and_judge(submission, case).passed
+        return run_and_judge(call, case).passed
     except Exception:
         return False
 
@@ -404,9 +406,10 @@ def computed(folder: Path, names: list[str]) -> tuple[float, Points]:
 
 
 class Student:
-    """A judge's backend: the submission in this process, with a clock around all that is its own."""
+    """The submission in this process, with a clock around all that is its own."""
 
     def __init__(self, folder: Path) -> None:
+        from grading.driver import run
         from grading.submission import FILES, Submission, execute
 
         self.seconds, modules = 0.0, {}
@@ -417,12 +420,12 @@ class Student:
             modules[file] = execute(module, folder / file)
             self.seconds += time.perf_counter() - begin
             sys.modules[module] = original  # each file is judged beside sound versions of the others
-        self.submission = Submission(modules=modules)
+        self._run = functools.partial(run, Submission(modules=modules))
 
-    def run(self, *args):
+    def call(self, *args):
         begin = time.perf_counter()
         try:
-            return self.submission.run(*args)
+            return self._run(*args)
         finally:
             self.seconds += time.perf_counter() - begin
 
@@ -441,7 +444,7 @@ class Student:
         from grading.judge import run_and_judge
 
         try:
-            return run_and_judge(self, case).passed
+            return run_and_judge(self.call, case).passed
         except Exception:
             return False
 

@@ -15,6 +15,7 @@ PUBLIC = Path(__file__).parent / "cases"
 HIDDEN = Path(__file__).parent / "hidden" / "reference" / "cases"  # in the instructor's tree only
 
 Arrays = dict[str, np.ndarray]
+Standins = dict[str, dict[str, Arrays]]  # sibling -> "in" and "out": answers for other graded functions
 
 
 @dataclass
@@ -24,7 +25,7 @@ class Case:
     id: the graded function's.  name: unique within it; what comes before the first "/" is the group that the
     rubric weighs.  call: what the driver does.  check: how grading/judge.py looks at the result.
     params: the call's plain parameters.  inputs: its arrays.  expected: what the check compares with.
-    tolerance: (absolute, relative).  standins: {sibling: {"in": arrays, "out": arrays}}.
+    tolerance: (absolute, relative).  standins: for the graded functions that this one calls.
     mistakes: {name: fingerprint}, what known mistakes give here.
     """
 
@@ -36,7 +37,7 @@ class Case:
     inputs: Arrays
     expected: Arrays
     tolerance: tuple[float, float] = (1e-4, 1e-4)
-    standins: dict[str, dict[str, Arrays]] = field(default_factory=dict)
+    standins: Standins = field(default_factory=dict)
     mistakes: dict[str, Arrays] = field(default_factory=dict)
     hidden: bool = False
 

@@ -18,25 +18,29 @@ from torch import Tensor, nn
 
 from grading.submission import Submission, SubmissionError
 
-if TYPE_CHECKING:  # workers have no cases, and no module for them
-    from grading.cases import Arrays
+if TYPE_CHECKING:  # workers have no cases
+    from grading.cases import Arrays, Standins
 
 VAE, DIFFUSION, TINY_SD = "HW3/vae.py", "HW3/diffusion.py", "train_tiny_sd.py"
 
 
 def run(
-    submission: Submission, call: str, params: dict[str, Any], arrays: Arrays, standins: dict | None = None
+    submission: Submission, call: str, params: dict[str, Any], arrays: Arrays, standins: Standins | None = None
 ) -> Arrays:
-    """Do one call. standins: {sibling: {"in": arrays, "out": arrays}}, answers for other graded functions.
+    """Do one call. standins: answers for the graded functions that this one calls.
 
     Raises SubmissionError for results of the wrong kind; what the submission raises itself passes through.
     """
-    # Everything here runs on the CPU. torch.manual_seed also notes a traceback for each kind of GPU, at each call.
-    torch.default_generator.manual_seed(params.get("seed", 0))
+    _seed(params)
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     results = CALLS[call](submission, params, tensors, standins or {})
     after = {f"after/{name}": tensor for name, tensor in tensors.items()}
     return {name: _array(name, tensor) for name, tensor in {**results, **after}.items()}
+
+
+def _seed(params: dict[str, Any]) -> None:
+    """Everything here runs on the CPU. torch.manual_seed also notes a traceback for each kind of GPU, at each call."""
+    torch.default_generator.manual_seed(params.get("seed", 0))
 
 
 def _array(name: str, tensor: Tensor) -> np.ndarray:
@@ -64,7 +68,9 @@ def predict_x0(submission: Submission, params: dict, x: dict[str, Tensor], stand
 
 def q_posterior(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
     diffusion = make_diffusion(submission, params, standins)
-    result = _call(submission.method(diffusion, "q_posterior"), x["x0"], x["x_t"], x["t"], kind=tuple)
+    result = _answer(submission.method(diffusion, "q_posterior"), x["x0"], x["x_t"], x["t"])
+    if not isinstance(result, tuple):
+        raise SubmissionError(f"q_posterior returned {_what(result)}, where a pair of tensors is asked for")
     if len(result) != 2:
         raise SubmissionError(f"q_posterior returned {len(result)} values, where (mean, variance) is asked for")
     mean, variance = (_tensor(part, f"q_posterior's {name}") for part, name in zip(result, ("mean", "variance")))
@@ -122,14 +128,13 @@ class StandIn:
         """Which known row each row of the arguments is, or None unless all are known."""
         if len(given) != len(self.inputs) or not all(isinstance(arg, Tensor) for arg in given):
             return None
-        same = None
+        if any(arg.dim() == 0 or arg.shape[1:] != known.shape[1:] for arg, known in zip(given, self.inputs)):
+            return None
+        same = torch.tensor(True)  # (rows given, rows known)
         for arg, known in zip(given, self.inputs):
-            if arg.shape[1:] != known.shape[1:] or arg.dim() == 0:
-                return None
             a = arg.detach().double().reshape(len(arg), 1, -1)
             b = known.double().reshape(1, len(known), -1)
-            equal = ((a - b).abs() <= 1e-3 + 1e-3 * b.abs()).all(dim=-1)  # (rows given, rows known)
-            same = equal if same is None else same & equal
+            same = same & ((a - b).abs() <= 1e-3 + 1e-3 * b.abs()).all(dim=-1)
         return same.int().argmax(dim=1) if bool(same.any(dim=1).all()) else None
 
 
@@ -149,11 +154,9 @@ def kl_divergence(submission: Submission, params: dict, x: dict[str, Tensor], st
 
 def reparameterize(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
     """Two draws at the same inputs, and the gradients of the weighted sum of the first."""
-    cls = submission.get(VAE, "ConvVAE")
-    with torch.device("meta"):  # millions of weights that the draw does not use need no values
-        vae = cls(latent_dim=x["mu"].shape[1])
-    vae = vae.to_empty(device="cpu")
+    vae = submission.get(VAE, "ConvVAE")(latent_dim=x["mu"].shape[1])
     vae.train(params["train"])
+    _seed(params)  # the same noise, however many weights were drawn
     draw = submission.method(vae, "reparameterize")
     leaves, given = _leaves(x, "mu", "logvar")
     z = _call(draw, *given)
@@ -194,7 +197,7 @@ def conditioning(submission: Submission, params: dict, x: dict[str, Tensor], sta
     """
     net = _make_net(submission, x["x"], x["cond"], params)
     with torch.no_grad():
-        for parameter in net.parameters():
+        for parameter in _learnable(net):
             parameter.normal_(std=0.3)
     net = net.to(x["x"].dtype).eval()
     inputs = {name: x[name] for name in ("x", "t", "cond")}
@@ -218,7 +221,7 @@ def conditioning(submission: Submission, params: dict, x: dict[str, Tensor], sta
 def train_conditioning(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
     """A short training on the batches that are sent; then the predictions on other inputs."""
     net = _make_net(submission, x["x"][0], x["cond"][0], params)
-    learn = _adam(list(net.parameters()), params["lr"])
+    learn = _adam(_learnable(net), params["lr"])
     for x_t, t, cond, target in zip(x["x"], x["t"], x["cond"], x["target"]):
         loss = (_call(net, x_t, t, cond) - target).square().mean()
         if loss.requires_grad:
@@ -227,7 +230,12 @@ def train_conditioning(submission: Submission, params: dict, x: dict[str, Tensor
         return {"eps": _call(net.eval(), x["test_x"], x["test_t"], x["test_cond"])}
 
 
-def _adam(parameters: list[Tensor], lr: float) -> Callable[[Tensor], None]:
+def _learnable(net: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not frozen. A frozen one is a constant of the network, like a buffer."""
+    return [parameter for parameter in net.parameters() if parameter.requires_grad]
+
+
+def _adam(parameters: list[nn.Parameter], lr: float) -> Callable[[Tensor], None]:
     """A function that does one step of Adam on a loss. torch.optim's first step takes seconds, and this one none."""
     size = sum(parameter.numel() for parameter in parameters)
     mean, square, steps = torch.zeros(size), torch.zeros(size), itertools.count(1)
@@ -247,7 +255,7 @@ def _adam(parameters: list[Tensor], lr: float) -> Callable[[Tensor], None]:
 
 def warm_up(net: nn.Module, inputs: dict[str, Tensor]) -> None:
     """Pay once for what torch does at its first use, for who calls `run` in many forked processes."""
-    learn = _adam(list(net.parameters()), 0.01)
+    learn = _adam(_learnable(net), 0.01)
     for _ in range(2):
         learn(_call(net, **inputs).square().mean())
     x = torch.randn(3, 2, requires_grad=True)
@@ -297,22 +305,26 @@ def sample(submission: Submission, params: dict, x: dict[str, Tensor], standins:
 # -- calling, and looking at what came back ------------------------------------------------------------
 
 
-def _call(function: Callable[..., Any], *args: Any, kind: type = Tensor, **kwargs: Any) -> Any:
-    """Call a function of the submission; its result must be of the kind that was asked for."""
-    name = getattr(function, "__name__", type(function).__name__)
+def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+    """Call a function of the submission that gives one tensor."""
+    return _tensor(_answer(function, *args, **kwargs), _name(function))
+
+
+def _answer(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function of the submission as the assignment does."""
     target = function.forward if isinstance(function, nn.Module) else function
     try:
         signature = inspect.signature(target)
         signature.bind(*args, **kwargs)
     except TypeError:
         how = f"{len(args)} arguments" + (f" and {', '.join(kwargs)}" if kwargs else "")
-        raise SubmissionError(f"`{name}{signature}` cannot be called as the assignment does, with {how}") from None
-    result = function(*args, **kwargs)
-    if kind is tuple:
-        if not isinstance(result, tuple):
-            raise SubmissionError(f"{name} returned {_what(result)}, where a pair of tensors is asked for")
-        return result
-    return _tensor(result, name)
+        call = f"{_name(function)}{signature}"
+        raise SubmissionError(f"`{call}` cannot be called as the assignment does, with {how}") from None
+    return function(*args, **kwargs)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def _tensor(value: Any, name: str) -> Tensor:

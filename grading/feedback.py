@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from grading.cases import Case
-from grading.judge import Verdict, describe
+from grading.judge import Verdict
 from grading.rubric import Function
 
 MISTAKES = Path(__file__).parent / "cases" / "mistakes.json"
@@ -21,11 +21,26 @@ def message(function: Function | None, case: Case, verdict: Verdict, hints: dict
     """What was asked, on which input, what came back, and the idea to revisit. function: None for whole samplers."""
     if function is None:
         return (
-            f"sample_{case.params['sampler']}: {verdict.problem}\n  asked:   {describe(case)}\n"
+            f"sample_{case.params['sampler']}: {verdict.problem}\n  asked:   {_question(case)}\n"
             "  revisit: the loop is given; a wrong step, a changed sampler, or a changed table would explain this"
         )
     hint = hints.get(case.id, {}).get(verdict.mistake or "")
     lines = [f"{function.id} ({function.name} in {function.file}): {verdict.problem}"]
-    lines.append(f"  asked:   {describe(case)}")
+    lines.append(f"  asked:   {_question(case)}")
     lines.append(f"  mistake: {hint}" if hint else f"  revisit: {function.idea}")
     return "\n".join(lines)
+
+
+def _question(case: Case) -> str:
+    """The case in words: what was called, on what."""
+    floats = next(array for array in case.inputs.values() if array.dtype.kind == "f")
+    parts = [f"{case.call} on {tuple(floats.shape)} {floats.dtype}"]
+    if "timesteps" in case.params:
+        p = case.params
+        parts.append(f"T = {p['timesteps']}, betas from {p['beta_start']:g} to {p['beta_end']:g}")
+    for name in ("t", "t_prev"):
+        if name in case.inputs and case.inputs[name].ndim == 1:
+            values = case.inputs[name].tolist()
+            parts.append(f"{name} = {values if len(values) <= 8 else 'mixed'}")
+    parts += [f"{name} = {case.params[name]:g}" for name in ("eta", "scale") if name in case.params]
+    return ", ".join(parts)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from grading.cases import Arrays, Case
+from grading.cases import Arrays, Case, Standins
 from grading.submission import SubmissionError
 
 
@@ -23,14 +23,8 @@ class Problem(NamedTuple):
     discreet: str = ""
 
 
-class Backend(Protocol):
-    """Whatever does calls: a `Submission` in this process, or a worker in another one."""
-
-    def run(self, call: str, params: dict[str, Any], arrays: Arrays, standins: dict | None = None) -> Arrays:
-        """Do one call; the arguments and results are those of `driver.run`."""
-        ...
-
-
+# (call, params, arrays, standins) -> arrays: what `driver.run` does, in this process or in another one.
+Call = Callable[[str, dict[str, Any], Arrays, Standins], Arrays]
 Check = Callable[[Case, Arrays], tuple[Arrays, list[Problem]]]
 
 WRONG_KIND = "it cannot be called as the assignment does, or returns something of another kind than asked for"
@@ -63,23 +57,23 @@ def judge(case: Case, result: Arrays) -> Verdict:
     return Verdict(False, problem.text, mistake, problem.discreet or problem.text)
 
 
-def run_and_judge(submission: Backend, case: Case) -> Verdict:
+def run_and_judge(call: Call, case: Case) -> Verdict:
     """Judge a case with the submission's own helpers, and if that fails with sound ones; the better result counts.
 
     What the submission raises passes through, if the second try raises too.
     """
+    verdict = None
     try:
-        verdict = judge(case, submission.run(case.call, case.params, case.inputs))
+        verdict = judge(case, call(case.call, case.params, case.inputs, {}))
     except SubmissionError as error:
         verdict = Verdict(False, str(error), discreet=WRONG_KIND)
     except Exception:
         if not case.standins:
             raise
-        verdict = None
-    if (verdict is not None and verdict.passed) or not case.standins:
+    if verdict is not None and (verdict.passed or not case.standins):
         return verdict
     try:
-        second = judge(case, submission.run(case.call, case.params, case.inputs, case.standins))
+        second = judge(case, call(case.call, case.params, case.inputs, case.standins))
     except SubmissionError as error:
         second = Verdict(False, str(error), discreet=WRONG_KIND)
     except Exception:
@@ -88,21 +82,6 @@ def run_and_judge(submission: Backend, case: Case) -> Verdict:
         return verdict
     # The second verdict is about this function alone, so it is also the better explanation.
     return second if second.passed or verdict is None or second.mistake else verdict
-
-
-def describe(case: Case) -> str:
-    """The case in words: what was called, on what."""
-    floats = next(array for array in case.inputs.values() if array.dtype.kind == "f")
-    parts = [f"{case.call} on {tuple(floats.shape)} {floats.dtype}"]
-    if "timesteps" in case.params:
-        p = case.params
-        parts.append(f"T = {p['timesteps']}, betas from {p['beta_start']:g} to {p['beta_end']:g}")
-    for name in ("t", "t_prev"):
-        if name in case.inputs and case.inputs[name].ndim == 1:
-            values = case.inputs[name].tolist()
-            parts.append(f"{name} = {values if len(values) <= 8 else 'mixed'}")
-    parts += [f"{name} = {case.params[name]:g}" for name in ("eta", "scale") if name in case.params]
-    return ", ".join(parts)
 
 
 # -- the gate ------------------------------------------------------------------------------------------
@@ -155,7 +134,7 @@ def _shapes(result: Arrays, **want: tuple[int, ...] | None) -> Problem | None:
 # -- the checks -----------------------------------------------------------------------------------------
 
 
-def check_value(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
+def check_value(case: Case, result: Arrays) -> tuple[Arrays, list[Problem]]:
     """Every expected array, within the case's tolerance. A variance may be broadcastable to its mean."""
     fingerprint: Arrays = {}
     for name, want in case.expected.items():
@@ -165,8 +144,8 @@ def check_value(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
             except ValueError:
                 shape = result[name].shape
                 text = f"`variance` has shape {shape}, which does not broadcast to the mean's {want.shape}"
-                problem = Problem(text, "`variance` has a shape that does not broadcast to the mean's")
-                return {name: result[name].astype(np.float64)}, [problem]
+                discreet = "`variance` has a shape that does not broadcast to the mean's"
+                return {name: result[name].astype(np.float64)}, [Problem(text, discreet)]
             fingerprint[name] = got.astype(np.float64)
             continue
         problem = _shapes(result, **{name: want.shape})
@@ -196,7 +175,7 @@ def _rows(rows: np.ndarray, batch: int, case: Case) -> str:
     return where
 
 
-def check_noise(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
+def check_noise(case: Case, result: Arrays) -> tuple[Arrays, list[Problem]]:
     """mean + scale * noise with noise that the function draws itself: the noise recovered from it is N(0, I)."""
     mean, scale = case.expected["mean"], case.expected["scale"]
     name = "x_t" if case.call == "q_sample" else "x_prev"
@@ -207,7 +186,7 @@ def check_noise(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
     return _noise_statistics(eps)
 
 
-def _noise_statistics(eps: np.ndarray) -> tuple[Arrays, list[str]]:
+def _noise_statistics(eps: np.ndarray) -> tuple[Arrays, list[Problem]]:
     """Moments, and independence between rows and between columns, of what should be (B, D) standard noise."""
     rows, columns = eps.shape
     mean, std, fourth = eps.mean(), eps.std(), (eps**4).mean()
@@ -234,7 +213,7 @@ def _noise_statistics(eps: np.ndarray) -> tuple[Arrays, list[str]]:
     return statistics, problems
 
 
-def check_reparameterize(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
+def check_reparameterize(case: Case, result: Arrays) -> tuple[Arrays, list[Problem]]:
     """The noise is standard in every column, fresh in every call, and gradients reach both arguments by value."""
     mean, scale, weight = case.expected["mean"], case.expected["scale"], case.expected["weight"]
     problem = _shapes(result, z=mean.shape, again=None, grad_mu=mean.shape, grad_logvar=mean.shape)
@@ -265,7 +244,7 @@ def _slope(got: np.ndarray, want: np.ndarray) -> float:
     return float((got * want).sum() / max((want * want).sum(), 1e-12))
 
 
-def check_conditioning(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
+def check_conditioning(case: Case, result: Arrays) -> tuple[Arrays, list[Problem]]:
     """The output listens to x, t and cond in every row, rows are independent, and gradients reach the whole text."""
     like = case.expected["like"].shape
     problem = _shapes(result, out=like)
@@ -294,7 +273,7 @@ def check_conditioning(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
     return {name: result[name].astype(np.float64) for name in ("out", "grad_cond", "params_reached")}, problems
 
 
-def check_toy(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
+def check_toy(case: Case, result: Arrays) -> tuple[Arrays, list[Problem]]:
     """After the toy training, predictions are nearer to those that know the text than to those that do not."""
     want = case.expected["eps"]
     problem = _shapes(result, eps=want.shape)
@@ -308,7 +287,7 @@ def check_toy(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
     return {}, [Problem(text, "after a short training on two clusters it predicts as who ignores the text does")]
 
 
-def check_sample(case: Case, result: Arrays) -> tuple[Arrays, list[str]]:
+def check_sample(case: Case, result: Arrays) -> tuple[Arrays, list[Problem]]:
     """A whole sampler around a known linear network, step by step from what the network saw.
 
     Each step must be x' = gain x + offset + cond_gain mean(cond) + sigma z, with z standard normal.

@@ -1,28 +1,34 @@
-"""`python -m grading pack`: the zip to hand in, with exactly the files that the rubric names."""
+"""`python -m grading pack`: the zip to hand in, with exactly the files that the rubric names, and what grading sees."""
 
 from __future__ import annotations
 
 import argparse
+import ast
 import getpass
 import hashlib
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from grading.errors import GradingError
 from grading.rubric import Rubric, load_rubric
-from grading.submission import ORIGINALS, ROOT
+from grading.submission import FILES, GIVEN, ROOT
 from grading.todo import status
 
-MANIFEST = ORIGINALS / "manifest.json"  # sha256 of every file of the handout
+OURS = {module.partition(".")[0] for module in FILES.values()}  # top-level names: HW3, train_tiny_sd
+MANIFEST = GIVEN / "manifest.json"  # sha256 of every file of the handout; the instructor's tree has none
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
     """Register the command."""
-    parser = commands.add_parser("pack", help="build the zip to hand in, and run the self-check")
+    parser = commands.add_parser("pack", help="build the zip to hand in, and check what is in it")
     parser.add_argument("--name", help="your name, for the file's name (default: your user name)")
     parser.add_argument("--out", type=Path, default=ROOT, help="folder for the zip (default: the assignment's)")
     parser.add_argument("--no-check", action="store_true", help="do not run the self-check")
@@ -36,18 +42,21 @@ def _run(args: argparse.Namespace) -> int:
         raise GradingError("--name needs at least one letter or digit", exit_code=2)
     path = args.out / f"hw3-{name}.zip"
     packed = write_zip(path, rubric, ROOT)
-    for warning in warnings(rubric, ROOT):
-        print(f"warning: {warning}")
+    print(f"packed {len(packed)} files into {path}: {', '.join(packed)}")
     left = [id for id, state in status(rubric, ROOT).items() if state == "to do"]
     if left:
         print(f"still to do: {', '.join(left)}")
-    print(f"packed {len(packed)} files into {path}: {', '.join(packed)}")
+    for warning in [*warnings(rubric, ROOT), *missing_imports({file: (ROOT / file).read_bytes() for file in packed})]:
+        print(f"warning: {warning}")
     if not args.no_check:
-        print("self-check (pytest grading/):", flush=True)
-        subprocess.run(
-            [sys.executable, "-m", "pytest", "grading/", "-q", "--tb=no", "--no-header"], cwd=ROOT, check=False
-        )
-    return 0
+        print("self-check of the zip, unpacked where nothing else of yours is (pytest grading/):", flush=True)
+        try:
+            code = check_zip(path, rubric)
+        except OSError as error:
+            raise GradingError(f"{path} is written, but cannot be unpacked to check it: {error}") from error
+        if code not in (0, 1):  # 1: some checks failed
+            print(f"warning: the self-check did not run to its end (pytest's exit code {code})")
+    return 0  # what is packed can be handed in, whatever it is worth
 
 
 def write_zip(path: Path, rubric: Rubric, root: Path) -> list[str]:
@@ -59,10 +68,31 @@ def write_zip(path: Path, rubric: Rubric, root: Path) -> list[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in files:
-                archive.write(root / file, file)
+                archive.writestr(file, (root / file).read_bytes())
     except OSError as error:
         raise GradingError(f"cannot write {path}: {error.strerror}") from error
     return files
+
+
+def check_zip(path: Path, rubric: Rubric) -> int:
+    """Run the checks on what grading will have: the zip's files, and the rest as it was handed out.
+
+    Returns pytest's exit code.
+    """
+    with tempfile.TemporaryDirectory(prefix="hw3-") as folder:
+        clean = Path(folder)
+        shutil.copytree(GIVEN / "HW3", clean / "HW3", ignore=shutil.ignore_patterns("__pycache__"))
+        # The hidden cases are in the instructor's tree only, and are no part of a self-check.
+        shutil.copytree(ROOT / "grading", clean / "grading", ignore=shutil.ignore_patterns("__pycache__", "hidden"))
+        for file in rubric.submit:
+            (clean / file).unlink(missing_ok=True)
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.file_size <= rubric.max_file_bytes:
+                    archive.extract(member, clean)
+        command = [sys.executable, "-m", "pytest", "grading/", "-q", "--tb=no", "--no-header", "-p", "no:cacheprovider"]
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHONPATH", "PYTEST_"))}
+        return subprocess.run(command, cwd=clean, env=env, check=False).returncode
 
 
 def warnings(rubric: Rubric, root: Path) -> list[str]:
@@ -87,3 +117,48 @@ def warnings(rubric: Rubric, root: Path) -> list[str]:
 def digest(path: Path) -> str:
     """sha256 of a file, whatever its line endings."""
     return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+
+
+# -- imports that grading will not have ----------------------------------------------------------------------
+
+
+def missing_imports(files: dict[str, bytes]) -> list[str]:
+    """What files import and grading will not have, in sentences for their author. Nothing is imported or run."""
+    from grading.packages import needed_distributions, top_level  # `todo` works before anything is installed
+
+    packages = [top_level(package) for package in needed_distributions(GIVEN / "requirements.txt")]
+    names = {name.partition(".")[0] for name in set().union(*packages)}  # six.py, _cffi.cpython-312-darwin.so
+    can_tell = all(packages)  # some systems' own packages do not list their files
+    found = []
+    for file, source in files.items():
+        try:
+            imports = list(_imports(source, file))
+        except (SyntaxError, ValueError):  # the self-check says it
+            continue
+        for line, module in imports:
+            top = module.partition(".")[0]
+            if top in OURS:
+                is_missing = not _lies_in(GIVEN, module)
+            else:
+                is_missing = can_tell and top not in names and top not in sys.stdlib_module_names
+            if is_missing:
+                found.append(f"{file}, line {line}: grading has no `{module}`; README.md says what it has")
+    return found
+
+
+def _imports(source: bytes, file: str) -> Iterator[tuple[int, str]]:
+    """(line, module) of every import, wherever it stands. Raises SyntaxError or ValueError."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = FILES[file].split(".")[: -node.level] if node.level else []
+            module = ".".join([*above, *filter(None, [node.module])])
+            yield node.lineno, module
+            inside = [f"{module}.{alias.name}" for alias in node.names]
+            yield from ((node.lineno, name) for name in inside if _lies_in(ROOT, name))  # else it is a function
+
+
+def _lies_in(folder: Path, module: str) -> bool:
+    path = folder.joinpath(*module.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()

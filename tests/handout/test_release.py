@@ -22,6 +22,8 @@ from harness import ROOT, child_env
 
 RUBRIC = load_rubric()
 IDS = list(RUBRIC.functions)
+KEPT = [*RUBRIC.submit, *(file for file in ALLOWED if file.startswith("HW3/")), "requirements.txt", "manifest.json"]
+ORIGINALS = {f"grading/originals/{file}" for file in KEPT}
 
 
 def git(folder, *args):
@@ -74,8 +76,7 @@ def completed(clone):
 
 def test_the_handout_is_the_allow_list(handout):
     files = {p.relative_to(handout).as_posix() for p in handout.rglob("*") if p.is_file() and ".git/" not in f"{p}/"}
-    originals = {f"grading/originals/{file}" for file in (*RUBRIC.submit, "manifest.json")}
-    assert files == set(ALLOWED.values()) | originals
+    assert files == set(ALLOWED.values()) | ORIGINALS
     with zipfile.ZipFile(handout.with_name("handout.zip")) as archive:
         assert {name.removeprefix("handout/") for name in archive.namelist()} == files
 
@@ -121,7 +122,7 @@ def test_the_branches_differ_by_the_solutions_and_nothing_else(handout):
 
 def test_no_git_object_holds_a_hidden_file(handout):
     names = git(handout, "log", "--all", "--name-only", "--format=").split()
-    assert set(names) <= set(ALLOWED.values()) | {f"grading/originals/{f}" for f in (*RUBRIC.submit, "manifest.json")}
+    assert set(names) <= set(ALLOWED.values()) | ORIGINALS
     assert len(git(handout, "rev-list", "--all").split()) == 2
 
 
@@ -179,9 +180,10 @@ def test_every_long_solution_statement_is_a_leak(clean, file):
             check_leaks(ROOT, planted)
 
 
-def test_an_unlisted_file_is_a_leak(clean):
-    with pytest.raises(GradingError, match=r"leak: notes\.txt is not on the release list"):
-        check_leaks(ROOT, {**clean, "notes.txt": b"harmless"})
+@pytest.mark.parametrize("file", ["notes.txt", "grading/originals/notes.txt"])
+def test_an_unlisted_file_is_a_leak(clean, file):
+    with pytest.raises(GradingError, match=rf"leak: {file} is not on the release list"):
+        check_leaks(ROOT, {**clean, file: b"harmless"})
 
 
 @pytest.mark.parametrize(

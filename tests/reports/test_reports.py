@@ -37,7 +37,7 @@ from grading.hidden.reports.result import FunctionResult, Result
 from grading.hidden.reports.similarity import MAX_BYTES, MAX_OWN, CodeIndex
 from grading.hidden.reports.summary import write_summary
 from grading.hidden.reports.text import readable
-from grading.rubric import LatePolicy, RubricError, load_rubric
+from grading.rubric import LatePolicy, load_rubric
 from harness import ROOT
 
 RUBRIC = load_rubric()
@@ -423,7 +423,7 @@ def test_lateness(hours, percent):
         ("max_percent = 50", "max_percent = inf", "max_percent"),
         ("max_percent = 50", 'max_percent = "50"', "max_percent"),
         ("grace_minutes = 15", "grace_minutes = -0.5", "grace_minutes"),
-        ("grace_minutes = 15", "grace_hours = 1", "no others"),
+        ("grace_minutes = 15", "grace_hours = 1", "no setting `grace_hours`"),
         ('\nvisibility = "visible"', '\nvisibility = "secret"', "secret"),
         ('\nvisibility = "visible"', "\nvisibility = 3", "visibility"),
         ('stdout_visibility = "hidden"', 'stdout_visibility = "Visible"', "stdout_visibility"),
@@ -435,7 +435,7 @@ def test_settings_that_make_no_sense(tmp_path, old, new, says):
     text = (ROOT / "grading" / "rubric.toml").read_text()
     assert old in text
     (tmp_path / "rubric.toml").write_text(text.replace(old, new))
-    with pytest.raises(RubricError, match=says):
+    with pytest.raises(GradingError, match=says):
         load_rubric(tmp_path / "rubric.toml")
 
 

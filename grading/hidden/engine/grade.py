@@ -106,7 +106,7 @@ def _explain(exam: Exam, session: Session, function: Function) -> str:
 def _judge(session: Session, case: Case, *, hidden: bool) -> Verdict:
     """The verdict on one case; losing the worker, or an exception, is one as well."""
     try:
-        return run_and_judge(session, case)
+        return run_and_judge(session.run, case)
     except (WorkerLost, BudgetSpent, Unloadable) as error:
         return Verdict(False, str(error), discreet=str(error))
     except Failed as error:

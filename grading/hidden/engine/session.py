@@ -25,7 +25,7 @@ class Unloadable(Exception):
 
 
 class Session:
-    """The calls of one submission: a judge's backend, which replaces workers that are lost.
+    """The calls of one submission, made by workers, which are replaced when they are lost.
 
     files: path -> content, in the order of their imports.  timeout: seconds for one call.
     broken: file -> why it cannot be imported, in one sentence that the submission may have written.

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from grading.cases import all_cases
 from grading.errors import GradingError
 from grading.hidden.handout.regions import solution_statements, without_markers, without_solutions
-from grading.rubric import Rubric, load_rubric
+from grading.rubric import Rubric, check_cases, load_rubric, note_total
 from grading.submission import ROOT
 
 # Source -> place in the handout. Everything not named here stays.
@@ -42,6 +43,7 @@ ALLOWED = {
             *("grading/__init__.py", "grading/__main__.py", "grading/errors.py", "grading/todo.py", "grading/pack.py"),
             *("grading/submission.py", "grading/driver.py", "grading/cases.py", "grading/judge.py"),
             *("grading/feedback.py", "grading/rubric.py", "grading/rubric.toml", "grading/conftest.py"),
+            "grading/packages.py",
             *("grading/test_ddpm_posterior.py", "grading/test_ddpm_step.py", "grading/test_ddim_step.py"),
             *("grading/test_q_sample.py", "grading/test_predict_x0.py", "grading/test_reparameterize.py"),
             *("grading/test_kl.py", "grading/test_conditioning.py", "grading/test_guidance.py"),
@@ -69,6 +71,9 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    rubric = load_rubric()
+    check_cases(rubric, all_cases())
+    note_total(rubric)
     files = release(args.out, git=args.git, zip=args.zip)
     what = ["handout"] + ["git branches main and solutions"] * args.git + [f"{args.out}.zip"] * args.zip
     print(f"{args.out}: {len(files)} files ({', '.join(what)}); no leak found")
@@ -119,7 +124,9 @@ def build(source: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
     readme = handout_readme(handout["README.md"].decode("utf-8"), rubric).encode("utf-8")
     handout["README.md"] = solved["README.md"] = readme
     _check_rubric(rubric, handout)
-    originals = {f"grading/originals/{file}": handout[file] for file in rubric.submit}
+    # What grading has besides a submission. The self-check takes it from here, whatever is changed elsewhere.
+    kept = [place for place in handout if place.startswith("HW3/") or place in (*rubric.submit, "requirements.txt")]
+    originals = {f"grading/originals/{place}": handout[place] for place in kept}
     manifest = {
         place: hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest() for place, content in sorted(handout.items())
     }
@@ -179,8 +186,8 @@ def _stubs(source: str) -> list[tuple[str, str]]:
 
 def check_leaks(source: Path, handout: dict[str, bytes]) -> None:
     """Raise GradingError if the handout holds a solution, a hidden file or a hidden array."""
-    places = set(ALLOWED.values()) | {file for file in handout if file.startswith("grading/originals/")}
-    unexpected = sorted(handout.keys() - places)
+    originals = {f"grading/originals/{place}" for place in (*ALLOWED.values(), "manifest.json")}
+    unexpected = sorted(handout.keys() - originals - set(ALLOWED.values()))
     if unexpected:
         raise GradingError(f"leak: {unexpected[0]} is not on the release list")
     _check_statements(source, handout)

@@ -10,10 +10,8 @@ import builtins
 import contextlib
 import errno
 import fcntl
-import importlib.metadata
 import json
 import os
-import re
 import secrets
 import select
 import selectors
@@ -36,6 +34,7 @@ from grading.errors import GradingError
 from grading.hidden.handout.release import build, write_tree
 from grading.hidden.sandbox.confinement import FIRST_UID
 from grading.hidden.sandbox.frames import FrameError, FrameReader, encode
+from grading.packages import needed_distributions, top_level
 from grading.submission import ROOT
 
 START_SECONDS = 120  # for the zygote: a cold disk reads two gigabytes of torch
@@ -99,8 +98,8 @@ def readable_paths(tree: Path) -> list[Path]:
     for folder in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}:
         entries = Path(folder).iterdir()
         paths += [path for path in entries if path.name not in ("site-packages", "dist-packages", "__pycache__")]
-    for distribution in _needed_distributions():
-        paths += _top_level(distribution)
+    for package in needed_distributions(ROOT / "requirements.txt"):
+        paths += [Path(package.locate_file(name)) for name in top_level(package)]
     triplet = sysconfig.get_config_var("MULTIARCH") or "none"
     for libraries in (Path(f"/lib/{triplet}"), Path(f"/usr/lib/{triplet}"), Path("/lib64"), Path("/usr/lib64")):
         # On some systems Python's own packages lie among the libraries.
@@ -110,33 +109,6 @@ def readable_paths(tree: Path) -> list[Path]:
     if shared:
         paths += Path(shared).glob("libpython*")
     return sorted({path for path in paths if path.exists()})
-
-
-def _needed_distributions() -> list[importlib.metadata.Distribution]:
-    """The distributions that requirements.txt names, and what they depend on, as far as it is installed."""
-    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
-    left = [line for line in lines if line]
-    found: dict[str, importlib.metadata.Distribution] = {}
-    while left:
-        requirement = left.pop()
-        if "extra ==" in requirement:
-            continue
-        name = re.match(r"[\w.-]+", requirement)[0]
-        key = re.sub(r"[-_.]+", "-", name).lower()
-        if key in found:
-            continue
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # for another system or Python
-            found[key] = importlib.metadata.distribution(name)
-            left += found[key].requires or []
-    return list(found.values())
-
-
-def _top_level(distribution: importlib.metadata.Distribution) -> list[Path]:
-    """The files and folders in site-packages that belong to a distribution."""
-    record = distribution.read_text("RECORD") or ""
-    names = {line.partition("/")[0].partition(",")[0] for line in record.splitlines()}
-    return [Path(distribution.locate_file(name)) for name in names if name not in ("", "..", "__pycache__")]
 
 
 # -- the zygote ---------------------------------------------------------------------------------------------
