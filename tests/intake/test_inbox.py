@@ -139,6 +139,7 @@ def test_what_could_be_a_submission_or_several_is_refused(tmp_path):
     message = refusal([tmp_path / "ada"])
     assert "holds HW3/vae.py, and what could be other submissions (hw3-ada.zip)" in message
     assert "--bulk" in message
+    assert "--bulk" in refusal([put(tmp_path / "two", {"HW3/vae.py": V, "hw3/vae.py": V})])
     assert summary([tmp_path / "ada"], bulk=True) == {
         name: name.removeprefix("hw3-") for name in ("HW3", "data", "grading", "hw3-ada", "result")
     }

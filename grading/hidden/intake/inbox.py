@@ -238,8 +238,9 @@ class _Search:
         if platforms.is_students_folder(whole.name):
             return None
         own = _at_their_places(whole.pieces, self.rubric)
-        folders = {file.split("/")[0].lower() for file in self.rubric.submit}
-        rest = (child for child in inbox.children if not (child.is_folder and child.name.lower() in folders))
+        folders = {file.split("/")[0].lower() for file in self.rubric.submit if "/" in file}
+        homes = [child for child in inbox.children if child.is_folder and child.name.lower() in folders]
+        rest = (child for child in inbox.children if child not in homes[: len(folders)])
         others = [child.name for child in itertools.islice(filter(self._looks_submitted, rest), 3)]
         if own and not others:
             return None
@@ -430,9 +431,12 @@ def _distinct(names: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
     clean = [name.encode()[:MAX_NAME_BYTES].decode(errors="ignore") for name in clean]
     clean = [name if name.strip(". ") else "unnamed" for name in clean]
     taken, found = set(RESERVED), list(zip(clean, itertools.repeat(())))
+    numbers: dict[str, int] = {}
     for i in sorted(range(len(names)), key=lambda i: clean[i] != names[i]):  # first those who can keep their names
-        numbered = (f"{clean[i]}-{number}" for number in itertools.count(2))
-        name = next(name for name in itertools.chain([clean[i]], numbered) if _folded(name) not in taken)
+        name = clean[i]
+        while _folded(name) in taken:
+            numbers[clean[i]] = numbers.get(clean[i], 1) + 1
+            name = f"{clean[i]}-{numbers[clean[i]]}"
         taken.add(_folded(name))
         note = f"This submission is called {name}: its own name is another's, or cannot be that of a folder."
         found[i] = (name, (note,) if name != names[i] else ())
