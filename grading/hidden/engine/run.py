@@ -28,7 +28,7 @@ from grading.errors import GradingError
 from grading.feedback import MISTAKES, mistakes
 from grading.hidden.engine.grade import Exam, Found, grade_submission
 from grading.hidden.handout.release import build
-from grading.hidden.intake.inbox import Contents, Handin, Inbox, find
+from grading.hidden.intake.inbox import Contents, Handin, Inbox, find, listed
 from grading.hidden.reports.grades import write_grades
 from grading.hidden.reports.gradescope import read_result, write_result
 from grading.hidden.reports.result import FunctionResult, Result
@@ -93,7 +93,7 @@ def _account(inbox: Inbox, results: dict[str, Result], failures: list[tuple[str,
     for name, reason in inbox.strays:
         print(f"  {name} {reason}")
     for student, names in inbox.in_two_rows().items():
-        print(f"grading: warning: {student} has {len(names)} rows: {', '.join(names)}", file=sys.stderr)
+        print(f"grading: warning: {student} has {len(names)} rows: {listed(names)}", file=sys.stderr)
     for name, reason in failures:
         print(f"grading: error: {name} could not be graded: {reason}", file=sys.stderr)
 
@@ -210,9 +210,8 @@ class GradingRun:
             elif result.source != handin.source:
                 foreign.append(handin.name)
         if foreign and not replace:
-            some = ", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
             raise GradingError(
-                f"{self.out} has results of submissions that lay elsewhere: {some}; "
+                f"{self.out} has results of submissions that lay elsewhere: {listed(foreign)}; "
                 "say --replace to overwrite them, or name another --out",
                 exit_code=2,
             )

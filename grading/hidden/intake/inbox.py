@@ -212,7 +212,7 @@ class _Search:
             if not platforms.labelled(platform, children, students):
                 raise GradingError(f"--platform {platform}: nothing here has a name that {platform} gives", 2)
             self.platforms.append(platform)
-        understood = set()
+        understood: set[Child] = set()
         for upload in platforms.uploads(platform, children, inbox.name, students, self.basenames):
             own = tuple(child for _, child in upload.children)
             place = inbox.place or _around((own or inbox.children)[0])
@@ -246,7 +246,7 @@ class _Search:
             return None
         if own and (len(others) == 1 or len(own) == len(self.rubric.submit)):
             raise GradingError(
-                f"{shown} holds {own[0]}, and what could be other submissions ({printable(_listed(others))}): "
+                f"{shown} holds {own[0]}, and what could be other submissions ({printable(listed(others))}): "
                 "say --bulk if it is an inbox; if it is one submission, move the rest out of it",
                 2,
             )
@@ -361,11 +361,11 @@ class _Search:
             children.append(Child(name, is_folder, (Piece("" if is_folder else name, path),), is_clone))
         return children
 
-    def students(self, children: Sequence[Child]) -> Mapping[str, str] | None:
-        """The ids in Gradescope's metadata; None where that is missing, or lies in no export of Gradescope's."""
+    def students(self, children: Sequence[Child]) -> Mapping[str, str]:
+        """The ids in Gradescope's metadata, where that lies in an export of Gradescope's."""
         metadata = [child for child in children if child.name == platforms.METADATA and not child.is_folder]
         if not metadata or not (self.platform == "gradescope" or platforms.could_be_gradescope(children)):
-            return None
+            return {}
         try:
             [entry] = entries_of(metadata[0].pieces, set(), [])
             return platforms.gradescope_students(entry.read(MAX_NESTED_BYTES))
@@ -430,12 +430,12 @@ def _distinct(names: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
     clean = [printable(name).replace("/", "_").replace("\\", "_") for name in names]
     clean = [name.encode()[:MAX_NAME_BYTES].decode(errors="ignore") for name in clean]
     clean = [name if name.strip(". ") else "unnamed" for name in clean]
-    taken, found = set(RESERVED), list(zip(clean, itertools.repeat(())))
-    numbers: dict[str, int] = {}
+    found: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in clean]
+    taken, numbers = set(RESERVED), dict.fromkeys(clean, 1)
     for i in sorted(range(len(names)), key=lambda i: clean[i] != names[i]):  # first those who can keep their names
         name = clean[i]
         while _folded(name) in taken:
-            numbers[clean[i]] = numbers.get(clean[i], 1) + 1
+            numbers[clean[i]] += 1
             name = f"{clean[i]}-{numbers[clean[i]]}"
         taken.add(_folded(name))
         note = f"This submission is called {name}: its own name is another's, or cannot be that of a folder."
@@ -501,7 +501,7 @@ class _Reading:
             return None
         best = min(place for place, _ in usable)
         chosen, *rivals = [entry for place, entry in usable if place == best]
-        others = _listed([entry.shown for _, entry in placed if entry is not chosen])
+        others = listed([entry.shown for _, entry in placed if entry is not chosen])
         if rivals:
             self.notes.append(f"{file} was not read: it is there more than once ({chosen.shown}, {others}).")
             return None
@@ -548,5 +548,6 @@ def _basenames(rubric: Rubric) -> set[str]:
     return {part.lower() for file in rubric.submit for part in file.split("/")}
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Some of many names."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

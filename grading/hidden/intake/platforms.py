@@ -132,10 +132,10 @@ def could_be_gradescope(children: Sequence[Child]) -> bool:
     return 2 * sum(child.is_folder and bool(_GRADESCOPE.fullmatch(child.name)) for child in rows) > len(rows)
 
 
-def decide(children: Sequence[Child], students: Mapping[str, str] | None) -> str:
+def decide(children: Sequence[Child], students: Mapping[str, str]) -> str:
     """The platform whose export this is: it named more of it than there are other folders and archives.
 
-    students: the ids that Gradescope's metadata gives; None without it.
+    students: the ids that Gradescope's metadata gives.
     """
     for platform in PLATFORMS:
         labels = labelled(platform, children, students)
@@ -145,17 +145,18 @@ def decide(children: Sequence[Child], students: Mapping[str, str] | None) -> str
     return PLAIN
 
 
-def is_export(platform: str, children: Sequence[Child], students: Mapping[str, str] | None) -> bool:
+def is_export(platform: str, children: Sequence[Child], students: Mapping[str, str]) -> bool:
     """Whether all of it has the platform's structure, which must be more than one name."""
     labels = labelled(platform, children, students)
     return len(labels) > 1 and all(child in labels or child.name == METADATA for child in children)
 
 
-def labelled(platform: str, children: Sequence[Child], students: Mapping[str, str] | None) -> dict[Child, _Label]:
+def labelled(platform: str, children: Sequence[Child], students: Mapping[str, str]) -> dict[Child, _Label]:
     """The children that have a name of the platform's, and what it says."""
-    label = {"canvas": _canvas, "moodle": _moodle, "gradescope": _gradescope, "classroom": _classroom}.get(platform)
-    found = {child: label(child, students or {}) for child in children} if label else {}
-    return {child: label for child, label in found.items() if label}
+    if platform == PLAIN:
+        return {}
+    read = {"canvas": _canvas, "moodle": _moodle, "gradescope": _gradescope, "classroom": _classroom}[platform]
+    return {child: label for child in children if (label := read(child, students))}
 
 
 def _canvas(child: Child, _: Mapping[str, str]) -> _Label | None:
@@ -221,7 +222,7 @@ def _is_canvas(labels: Mapping[Child, _Label]) -> bool:
 
 
 def uploads(
-    platform: str, children: Sequence[Child], parent: str, students: Mapping[str, str] | None, files: set[str]
+    platform: str, children: Sequence[Child], parent: str, students: Mapping[str, str], files: set[str]
 ) -> list[Upload]:
     """The submissions among the children of the folder `parent`. Single files that no platform named are in none.
 
@@ -242,7 +243,7 @@ def uploads(
             for group in _grouped(members, files)
         ]
     if platform == "gradescope":  # someone whose folder is not even there still gets a row
-        absent = sorted((students or {}).keys() - {child.name for child in labels})
+        absent = sorted(students.keys() - {child.name for child in labels})
         found += [Upload(name, students[name], ()) for name in absent if _GRADESCOPE.fullmatch(name)]
     for child in children:
         if child not in labels and child.may_be_submission:
