@@ -246,8 +246,66 @@ def test_what_cannot_be_written_is_one_line(one, tmp_path):
 def test_only_grades_one_id(one, tmp_path):
     assert grading("grade", one, "--out", tmp_path / "out", "--only", "guidance").returncode == 0
     assert grades(tmp_path / "out")["ada"] == {
-        "submission": "ada", "student": "ada", "total": "5", "guidance": "5", "status": "ok",
+        "submission": "ada", "student": "ada", "total": "5", "earned": "5", "penalty": "0", "guidance": "5",
+        "status": "ok",
     }  # fmt: skip
+
+
+def zip_to(path: Path, files: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, content in files.items():
+            archive.writestr(file, content)
+    return path
+
+
+def test_everything_given_is_accounted_for(tmp_path):
+    """Two students whose names look like one of Canvas', a student with two rows, and what is none."""
+    inbox = tmp_path / "in"
+    for name in ("hw3_2024_1001_ada", "hw3_2024_1002_bob", "cyd"):
+        zip_to(inbox / f"{name}.zip", solution())
+    write(inbox / "cyd", handout())
+    write(inbox, {"vae.py": solution()[VAE], "notes.txt": b"", ".DS_Store": b""})
+    result = grading("grade", inbox, "--out", tmp_path / "out", "--only", "guidance")
+    assert result.returncode == 1
+    assert result.stdout.splitlines()[:-1] == [
+        "6 given, 4 graded (4 ok), 2 not understood:",
+        "  notes.txt is neither a folder nor a zip",
+        "  vae.py lies loose: put it into a folder or a zip of its student's",
+    ]
+    assert result.stderr == "grading: warning: cyd has 2 rows: cyd, cyd-2\n"
+    totals = {name: row["total"] for name, row in grades(tmp_path / "out").items()}
+    assert totals == {"hw3_2024_1001_ada": "5", "hw3_2024_1002_bob": "5", "cyd": "0", "cyd-2": "5"}
+
+
+def test_another_students_result_is_not_overwritten(tmp_path):
+    """A zip that holds what looks like an export of Canvas', with others' names."""
+    for user, files in enumerate((solution(), handout(), solution()), 101):
+        zip_to(tmp_path / "in" / f"student{user}_{user}_{user + 1000}_hw3.zip", files)
+    run = ("--out", tmp_path / "out", "--only", "guidance")
+    first = grading("grade", tmp_path / "in", *run)
+    assert (first.returncode, first.stdout.splitlines()[0]) == (
+        0,
+        "3 given, named by canvas, 3 graded (3 ok), 0 not understood",
+    )
+    assert {row["student"]: row["total"] for row in grades(tmp_path / "out").values()} == {
+        "101": "5",
+        "102": "0",
+        "103": "5",
+    }
+    bad = zip_to(tmp_path / "bad.zip", handout()).read_bytes()
+    inside = {"student101_101_1101_hw3.zip": bad, "student104_104_1104_hw3.zip": bad}
+    mallory = zip_to(tmp_path / "mallory.zip", inside)
+    before = comparable(tmp_path / "out")
+    again = grading("grade", mallory, *run)
+    assert_one_line(again, 2, "student101_101_1101_hw3", "--replace", "another --out")
+    assert comparable(tmp_path / "out") == before
+    # The same submission may be graded again, by itself or with the others.
+    ada = tmp_path / "in" / "student101_101_1101_hw3.zip"
+    assert grading("grade", ada, *run, "--platform", "canvas").returncode == 0
+    assert grades(tmp_path / "out")["student101_101_1101_hw3"]["student"] == "101"
+    assert grading("grade", mallory, *run, "--replace").returncode == 0
+    assert grades(tmp_path / "out")["student101_101_1101_hw3"]["total"] == "0"
 
 
 def test_lateness_costs_what_the_rubric_says(one, tmp_path):
@@ -256,7 +314,8 @@ def test_lateness_costs_what_the_rubric_says(one, tmp_path):
     result = grading("grade", one, "--out", tmp_path / "out", "--only", "guidance", *late)
     assert result.returncode == 0
     assert "nobody here is called 'nobody'" in result.stderr
-    assert grades(tmp_path / "out")["ada"]["total"] == "4"  # two days begun: 20 % of 5 points
+    row = grades(tmp_path / "out")["ada"]
+    assert (row["total"], row["earned"], row["penalty"]) == ("4", "5", "1")  # two days begun: 20 % of 5 points
 
 
 def test_process_isolation_is_told_in_every_report(one, tmp_path):

@@ -368,10 +368,11 @@ def test_grades(tmp_path):
     results = [make(name, f"{name} & Co", {"kl": 2.5}, penalty=1, statuses=["late", "odd"]) for name in names]
     write_grades(tmp_path, iter([*results, make("a", "nul\0")]), RUBRIC)
     table = list(csv.DictReader((tmp_path / "grades.csv").open(encoding="utf-8", newline=""), strict=True))
-    assert list(table[0]) == ["submission", "student", "total", *RUBRIC.functions, "status"]
+    assert list(table[0]) == ["submission", "student", "total", "earned", "penalty", *RUBRIC.functions, "status"]
     assert [row["submission"] for row in table] == [*sorted(["a", *names[:-1]]), "\\udcff"]
     row, a = ({row["submission"]: row for row in table}[name] for name in ("b", "a"))
     assert (row["student"], row["total"], row["kl"], row["posterior"]) == ("b & Co", "91.5", "2.5", "20")
+    assert (row["earned"], row["penalty"], a["earned"], a["penalty"]) == ("92.5", "1", "100", "0")
     assert (row["status"], a["status"], a["total"], a["student"]) == ("late; odd", "ok", "100", "nul\\x00")
 
 

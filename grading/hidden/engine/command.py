@@ -8,11 +8,13 @@ import os
 from pathlib import Path
 
 from grading.errors import GradingError
+from grading.hidden.intake.platforms import PLATFORMS
 
 EXAMPLES = """\
 examples:
   python -m grading grade submissions/ --out graded             folders and zips, or an LMS's export
   python -m grading grade ada.zip --out graded                  one submission
+  python -m grading grade submissions.zip --out graded --platform canvas
   python -m grading grade submissions/ --out graded --resume    go on, or grade what has changed
   python -m grading grade submissions/ --out graded --late-csv late.csv
 """
@@ -28,8 +30,15 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     )
     add = parser.add_argument
     add("paths", nargs="+", type=Path, metavar="PATH", help="a submission (folder or zip), or a folder of them")
+    add(
+        "--platform",
+        choices=sorted(PLATFORMS),
+        help="whose export it is, where the names do not tell; plain: nobody's, names are taken as they are",
+    )
+    add("--bulk", action="store_true", help="every PATH holds several submissions; needed for zips of zips")
     add("--out", type=Path, required=True, help="folder for grades.csv, summary.html and a folder per submission")
     add("--workers", type=_at_least_one, default=os.cpu_count() or 1, help="submissions at a time (default: cores)")
+    add("--replace", action="store_true", help="overwrite results of submissions that lay elsewhere")
     add("--resume", action="store_true", help="skip submissions whose result is there and would be the same")
     add(
         "--isolation",
@@ -66,6 +75,9 @@ def _run(args: argparse.Namespace) -> int:
     return run.grade_inbox(
         args.paths,
         args.out,
+        platform=args.platform,
+        bulk=args.bulk,
+        replace=args.replace,
         workers=args.workers,
         resume=args.resume,
         isolation="process" if args.isolation == "process" else "sandbox",

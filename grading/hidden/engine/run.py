@@ -28,7 +28,7 @@ from grading.errors import GradingError
 from grading.feedback import MISTAKES, mistakes
 from grading.hidden.engine.grade import Exam, Found, grade_submission
 from grading.hidden.handout.release import build
-from grading.hidden.intake.inbox import Contents, Handin, find
+from grading.hidden.intake.inbox import Contents, Handin, Inbox, find, listed
 from grading.hidden.reports.grades import write_grades
 from grading.hidden.reports.gradescope import read_result, write_result
 from grading.hidden.reports.result import FunctionResult, Result
@@ -53,10 +53,14 @@ def grade_inbox(
     only: list[str] | None,
     timeout: float,
     late_csv: Path | None,
+    platform: str | None = None,
+    bulk: bool = False,
+    replace: bool = False,
 ) -> int:
     """Grade what is at `paths` and write the reports to `out`. Returns the exit code; the options are the command's."""
     exam = make_exam(only, timeout)
-    handins = find(paths, exam.rubric)
+    inbox = find(paths, exam.rubric, platform=platform, bulk=bulk, out=out)
+    handins = inbox.handins
     late = read_late(late_csv, handins) if late_csv else {}
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -65,13 +69,33 @@ def grade_inbox(
     with _only_run(out) as work:
         handout = build(ROOT)[0]
         run = GradingRun(out, work, exam, isolation, late, base_fingerprint(exam, isolation, handout))
-        failures = run.grade(handins, workers=workers, resume=resume)
+        failures = run.grade(handins, workers=workers, resume=resume, replace=replace)
         run.report(handins, handout)
+    _account(inbox, run.results, failures)
+    print(f"{out / 'grades.csv'}  {out / 'summary.html'}")
     if isolation == "process":
         print("grading: warning: graded without isolation; every report says so", file=sys.stderr)
+    return 1 if failures or inbox.strays else 0
+
+
+def _account(inbox: Inbox, results: dict[str, Result], failures: list[tuple[str, str]]) -> None:
+    """Say what became of everything that was given."""
+    counts = f"{inbox.given} given"
+    if inbox.platforms:
+        counts += f", named by {' and '.join(dict.fromkeys(inbox.platforms))}"
+    if inbox.given != len(inbox.handins) + len(inbox.strays):  # some have several files, or none at all
+        counts += f", {len(inbox.handins)} submissions"
+    statuses = Counter(result.status for result in results.values()).most_common()
+    of_each = ", ".join(f"{count} {status}" for status, count in statuses)
+    counts += f", {len(results)} graded" + (f" ({of_each})" if of_each else "")
+    counts += f", {len(failures)} could not be graded" if failures else ""
+    print(f"{counts}, {len(inbox.strays)} not understood" + (":" if inbox.strays else ""))
+    for name, reason in inbox.strays:
+        print(f"  {name} {reason}")
+    for student, names in inbox.in_two_rows().items():
+        print(f"grading: warning: {student} has {len(names)} rows: {listed(names)}", file=sys.stderr)
     for name, reason in failures:
         print(f"grading: error: {name} could not be graded: {reason}", file=sys.stderr)
-    return 1 if failures else 0
 
 
 def make_exam(only: list[str] | None, timeout: float) -> Exam:
@@ -170,15 +194,29 @@ class GradingRun:
     _restart: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
 
-    def grade(self, handins: list[Handin], *, workers: int, resume: bool) -> list[tuple[str, str]]:
-        """Grade what is not there yet. Returns (name, reason) of what could not be graded."""
-        if resume:
-            for handin in handins:
-                result = read_result(self.out / handin.name / "results.json")
-                if result is None:
-                    continue
-                if result.fingerprint == self.fingerprint(handin, handin.read(self.exam.rubric)):
-                    self.results[handin.name] = result
+    def grade(
+        self, handins: list[Handin], *, workers: int, resume: bool, replace: bool = False
+    ) -> list[tuple[str, str]]:
+        """Grade what is not there yet. Returns (name, reason) of what could not be graded.
+
+        Raises GradingError rather than overwrite the result of a submission that lay elsewhere, without `replace`: a
+        student's zip may hold whatever is called like another student's.
+        """
+        foreign = []
+        for handin in handins:
+            result = read_result(self.out / handin.name / "results.json")
+            if result is None:
+                continue
+            if resume and result.fingerprint == self.fingerprint(handin, handin.read(self.exam.rubric)):
+                self.results[handin.name] = result
+            elif result.source != handin.source:
+                foreign.append(handin.name)
+        if foreign and not replace:
+            raise GradingError(
+                f"{self.out} has results of submissions that lay elsewhere: {listed(foreign)}; "
+                "say --replace to overwrite them, or name another --out",
+                exit_code=2,
+            )
         todo = [handin for handin in handins if handin.name not in self.results]
         failures: list[tuple[str, str]] = []
         if not todo:
@@ -213,7 +251,7 @@ class GradingRun:
         return failures
 
     def report(self, handins: list[Handin], handout: dict[str, bytes]) -> None:
-        """grades.csv and summary.html, and a line for each kind of result."""
+        """grades.csv and summary.html."""
         rubric = self.exam.rubric
         results = [self.results[handin.name] for handin in handins if handin.name in self.results]
         write_grades(self.out, results, rubric)
@@ -222,9 +260,6 @@ class GradingRun:
         for handin in tqdm(handins, desc="comparing code", unit="submission", disable=None, leave=False):
             code.add(handin.name, handin.read(rubric).files)
         write_summary(self.out, results, rubric, code)
-        counts = Counter(result.status for result in results)
-        print(f"{len(results)} graded: " + ", ".join(f"{count} {status}" for status, count in counts.most_common()))
-        print(f"{self.out / 'grades.csv'}  {self.out / 'summary.html'}")
 
     def fingerprint(self, handin: Handin, contents: Contents) -> str:
         """A hash of everything that the result of this submission depends on."""
@@ -254,6 +289,7 @@ class GradingRun:
                 output_dropped=found.output_dropped,
                 seconds=round(time.monotonic() - begin, 3),
                 hours_late=self.late.get(handin.name, 0.0),
+                source=handin.source,
             )
             result.penalty = self.exam.rubric.late.penalty(result.earned, result.hours_late)
             write_result(self.out, result, self.exam.rubric)

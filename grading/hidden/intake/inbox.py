@@ -3,27 +3,31 @@
 Everything inside a submission is hostile, and read through `untrusted`. Only the names that the rubric asks for are
 taken, so all other names are only ever compared.
 
-A folder is one submission when a file of the rubric lies in it at its place; otherwise its folders and archives are
-submissions, also those that are empty or broken, so that nobody vanishes from the grades. Several paths are like the
-content of one folder, except that a path that clearly holds several submissions stands for them. `platforms` says what
-names mean.
+A folder that is given is an inbox: each folder and archive in it is a submission, also one that is empty or broken, so
+that nobody vanishes from the grades. It is itself a submission when files of the rubric lie in it at their places and
+nothing else in it looks like a submission. A zip that is given is one submission, unless all of it has the structure of
+a platform's export. What could be either is refused: students choose names and contents, so no entry of an inbox
+decides how the others are read. `platforms` says what names mean.
+
+Whatever lies in an inbox is part of a submission, or in the list of what was not understood.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import os
 import stat
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from grading.errors import GradingError
 from grading.hidden.intake import platforms
-from grading.hidden.intake.platforms import Child, Upload, is_litter, printable
+from grading.hidden.intake.platforms import PLAIN, Child, Upload, is_litter, printable
 from grading.hidden.intake.untrusted import (
     DAMAGED,
     ENCRYPTED,
@@ -44,7 +48,6 @@ MAX_DIRECTORY_BYTES = 4 << 20  # of a zip's list of members: a tenth of a millio
 MAX_BULK_DIRECTORY_BYTES = 16 << 20
 MAX_NESTED_BYTES = 64 << 20  # of a student's zip inside a bulk download, and of Gradescope's metadata
 MAX_ARCHIVES = 4
-OUTPUTS = {"grades.csv", "summary.html"}  # what lies beside the submissions' folders in the output
 MAX_NAME_BYTES = 200  # file systems take 255
 
 
@@ -65,18 +68,24 @@ class Contents:
 class Handin:
     """One submission, not yet read.
 
-    name: the folder's name or the zip's stem, verbatim but for characters that cannot be printed; unique.
+    name: the folder's name or the zip's stem, verbatim where that can be a folder's name and nobody else's; unique.
     student: the id that the name, or Gradescope's metadata, gives.
+    source: a hash of where it lies, by which a later run knows whether it is the same submission.
+    entries: of how many files and folders that were given it is made.  notes: sentences for the student.
     """
 
     name: str
     student: str
-    source: tuple[Piece, ...]
+    pieces: tuple[Piece, ...]
+    source: str = ""
+    entries: int = 1
+    notes: tuple[str, ...] = ()
 
     def read(self, rubric: Rubric) -> Contents:
         """Look for the rubric's files. Raises nothing, whatever was handed in."""
         reading = _Reading(rubric)
-        reading.entries += entries_of(self.source, _basenames(rubric), reading.notes)
+        reading.notes += self.notes
+        reading.entries += entries_of(self.pieces, _basenames(rubric), reading.notes)
         loose = [entry for entry in reading.entries if not entry.problem]
         if not all(any(_place(file, entry) for entry in loose) for file in rubric.submit):
             reading.open_archives()
@@ -88,37 +97,80 @@ class Handin:
         )
 
 
+@dataclass
+class Inbox:
+    """What was given.
+
+    handins: sorted by name.  strays: what was not understood, with the reason.  platforms: whose names were read.
+    """
+
+    handins: list[Handin] = field(default_factory=list)
+    strays: list[tuple[str, str]] = field(default_factory=list)
+    platforms: list[str] = field(default_factory=list)
+
+    @property
+    def given(self) -> int:
+        """How many files and folders were given; of a platform's export, how many it holds."""
+        return sum(handin.entries for handin in self.handins) + len(self.strays)
+
+    def in_two_rows(self) -> dict[str, list[str]]:
+        """student -> submissions, for those who have more than one."""
+        rows: dict[str, list[str]] = {}
+        for handin in self.handins:
+            rows.setdefault(handin.student, []).append(handin.name)
+        return {student: names for student, names in rows.items() if len(names) > 1}
+
+
 # -- finding submissions ----------------------------------------------------------------------------------
 
 
-def find(paths: Sequence[Path], rubric: Rubric) -> list[Handin]:
-    """The submissions that the paths hold, sorted by name.
+def find(
+    paths: Sequence[Path], rubric: Rubric, *, platform: str | None = None, bulk: bool = False, out: Path | None = None
+) -> Inbox:
+    """The submissions that the paths hold.
 
-    Raises GradingError when a path does not exist or holds none, and when two would get the same name.
+    platform: whose names these are; None to tell by the names.  bulk: every path is an inbox.
+    out: the folder of the results, which is no submission.
+    Raises GradingError when a path does not exist or holds none, and when it could be one submission or several.
     """
-    found: list[tuple[Handin, str]] = []
-    loose: dict[Child, Path] = {}
-    for path in map(Path, paths):
-        whole = _named(path)
-        uploads = _course(whole, rubric, alone=len(paths) == 1)
-        if uploads is None:
-            loose[whole] = path
-        elif not uploads:
-            raise GradingError(
-                f"{printable(str(path))} holds no submission: name folders, zips, or a folder of them", 2
-            )
+    search = _Search(rubric, platform, Path(os.path.realpath(out)) if out else None)
+    wholes = {_named(path): printable(str(path)) for path in map(Path, paths)}
+    loose: list[Child] = []
+    several: dict[str, str] = {}  # the folder in which an inbox lies -> the inbox
+    for whole, shown in wholes.items():
+        if whole.pieces[0].path == search.out and len(wholes) == 1:
+            raise GradingError(f"{shown} cannot be both handed in and the folder of results: name another --out", 2)
+        if whole.pieces[0].path == search.out or is_litter(whole.name):
+            continue
+        inside = search.inside(whole, shown, alone=len(wholes) == 1, bulk=bulk)
+        if inside is not None:
+            search.take_in(inside)
+            several[_around(whole)] = shown
         else:
-            found += [(_handin(upload), f"{path}/{', '.join(_origin(upload))}") for upload in uploads]
-    for upload in _uploads(list(loose), _parent(loose.values()), rubric):
-        members = [child for _, child in upload.children]
-        found.append((_handin(upload), " and ".join(str(loose.pop(child)) for child in members) or upload.name))
-    for child, path in loose.items():
-        if child.name not in OUTPUTS | {platforms.METADATA} and not is_litter(child.name):
-            raise GradingError(f"{printable(str(path))} is neither a folder nor a zip", 2)
-    if not found:
-        raise GradingError("no submission is named: name folders, zips, or a folder of them", 2)
-    _check_names(found)
-    return sorted((handin for handin, _ in found), key=lambda handin: handin.name)
+            loose.append(whole)
+    for child in loose:  # what a shell makes of inbox/*, where somebody handed in a folder of folders
+        if _around(child) in several and not bulk:
+            raise GradingError(
+                f"{several[_around(child)]} holds several submissions, and {wholes[child]} beside it is one: "
+                "name the folder in which they lie, or grade them one after the other",
+                2,
+            )
+    if loose:
+        around = {_around(child) for child in loose}
+        search.take_in(_Folder(os.path.basename(around.pop()) if len(around) == 1 else "", "", loose))
+    if not search.rows:
+        listed = "".join(f"; {printable(child.name)} {reason}" for child, reason in [*search.strays.items()][:3])
+        raise GradingError(f"no submission is named{listed}: name folders, zips, or a folder of them", 2)
+    return search.inbox()
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """An inbox. place: where it lies; "" for paths that were named one by one."""
+
+    name: str
+    place: str
+    children: list[Child]
 
 
 def _named(path: Path) -> Child:
@@ -133,157 +185,266 @@ def _named(path: Path) -> Child:
     return Child(whole.name, is_folder, pieces, is_folder and os.path.exists(real / ".git"))
 
 
-def _parent(paths: Iterable[Path]) -> str:
-    """The name of the folder in which all paths lie; "" when they do not lie in one."""
-    folders = {os.path.dirname(os.path.abspath(path)) for path in paths}
-    return os.path.basename(folders.pop()) if len(folders) == 1 else ""
+def _around(child: Child) -> str:
+    """The folder in which something on disk lies."""
+    return os.path.dirname(child.pieces[0].path)
 
 
-def _course(whole: Child, rubric: Rubric, *, alone: bool) -> list[Upload] | None:
-    """The submissions in a folder or a bulk download; None when it is itself a submission, or a part of one.
+class _Search:
+    """What has been found so far.
 
-    A zip is looked into only when it is the only path: among others it may be a student's, who could hand in
-    something that looks like a bulk download to be graded under other names.
+    rows: the submissions and where they lie, by what they are made of, so that what is named twice is there once.
     """
-    if not whole.is_folder and not (alone and whole.name.lower().endswith(".zip")):
+
+    def __init__(self, rubric: Rubric, platform: str | None, out: Path | None) -> None:
+        self.rubric, self.platform, self.out = rubric, platform, out
+        self.basenames = {file.rpartition("/")[2] for file in rubric.submit}
+        self.rows: dict[tuple[Child, ...] | str, tuple[Upload, str]] = {}
+        self.strays: dict[Child, str] = {}
+        self.platforms: list[str] = []
+
+    def take_in(self, inbox: _Folder) -> None:
+        """Add what lies in an inbox."""
+        children = [child for child in inbox.children if not _is_no_submission(child)]
+        students = self.students(children)
+        platform = self.platform or platforms.decide(children, students)
+        if platform != PLAIN:
+            if not platforms.labelled(platform, children, students):
+                raise GradingError(f"--platform {platform}: nothing here has a name that {platform} gives", 2)
+            self.platforms.append(platform)
+        understood: set[Child] = set()
+        for upload in platforms.uploads(platform, children, inbox.name, students, self.basenames):
+            own = tuple(child for _, child in upload.children)
+            place = inbox.place or _around((own or inbox.children)[0])
+            place += f"/{own[0].name if len(own) == 1 else upload.name}"
+            self.rows.setdefault(own or place, (upload, place))
+            understood.update(own)
+        for child in inbox.children:
+            if child not in understood and not (platform == "gradescope" and child.name == platforms.METADATA):
+                self.strays[child] = _is_no_submission(child) or self._why_stray(child)
+
+    def inside(self, whole: Child, shown: str, *, alone: bool, bulk: bool) -> _Folder | None:
+        """What a path holds when it is an inbox; None when it is a submission, or a part of one."""
+        if whole.is_folder:
+            return self._inside_folder(whole, shown, alone=alone, bulk=bulk)
+        if whole.name.lower().endswith(".zip") and (alone or bulk):
+            return self._inside_zip(whole, shown, bulk=bulk)
         return None
-    inbox = whole if whole.is_folder else _bulk(whole)
-    if inbox is None or platforms.is_students_folder(inbox.name):
-        return None
-    children = _children(inbox)
-    uploads = _uploads(children, inbox.name, rubric)
-    if _is_at_its_place(inbox.pieces, rubric):
-        if alone and whole.is_folder and _is_bulk(uploads):
-            raise GradingError(f"{inbox.name} holds several submissions, and one itself: move one or the other away", 2)
-        return None
-    if len(children) == 1 and children[0].is_folder and not _is_at_its_place(children[0].pieces, rubric):
-        inner = _uploads(_children(children[0]), children[0].name, rubric)
-        uploads = inner if _is_bulk(inner) else uploads  # the folder that an export puts around everything
-    if not whole.is_folder:
-        is_one = not any(upload.by_platform for upload in uploads) and _holds_any(inbox.pieces, rubric)
-        return uploads if _is_bulk(uploads) and not is_one else None
-    submitted = (upload for upload in uploads if _looks_submitted(upload, rubric))
-    solid = 2 if _is_bulk(uploads) else len(list(itertools.islice(submitted, 2)))
-    if alone:
-        return uploads if solid else []
-    return uploads if solid > 1 else None
 
-
-def _is_bulk(uploads: Sequence[Upload]) -> bool:
-    """Whether names alone tell that these are the submissions of a course."""
-    archives = sum(not child.is_folder for upload in uploads for _, child in upload.children)
-    return archives > 1 or any(upload.by_platform for upload in uploads)
-
-
-def _looks_submitted(upload: Upload, rubric: Rubric) -> bool:
-    """Whether there is anything in it that could be graded."""
-    pieces = [piece for _, child in upload.children for piece in child.pieces]
-    return any(not child.is_folder for _, child in upload.children) or _holds_any(pieces, rubric, or_archive=True)
-
-
-def _holds_any(pieces: Iterable[Piece], rubric: Rubric, *, or_archive: bool = False) -> bool:
-    """Whether a file of the rubric lies anywhere in it."""
-    entries = entries_of(pieces, _basenames(rubric), [])
-    return any(
-        (or_archive and entry.is_archive) or any(_place(file, entry) for file in rubric.submit) for entry in entries
-    )
-
-
-def _is_at_its_place(pieces: Iterable[Piece], rubric: Rubric) -> bool:
-    """Whether a file of the rubric lies where the assignment has it, or loose at the top."""
-    levels = 1 + max(file.count("/") for file in rubric.submit)
-    places = (
-        _place(file, entry) for entry in entries_of(pieces, _basenames(rubric), [], levels) for file in rubric.submit
-    )
-    return any(place is not None and place[0] == 0 for place in places)
-
-
-def _uploads(children: Sequence[Child], parent: str, rubric: Rubric) -> list[Upload]:
-    """platforms.uploads, with the ids from Gradescope's metadata when that lies there."""
-    students = None
-    for child in children:
-        if child.name == platforms.METADATA and not child.is_folder:
-            try:
-                [entry] = entries_of(child.pieces, set(), [])
-                students = platforms.gradescope_students(entry.read(MAX_NESTED_BYTES))
-            except Refused as refusal:
-                raise GradingError(f"{platforms.METADATA} {refusal}", 2) from None
-    return platforms.uploads(children, parent, students, {file.rpartition("/")[2] for file in rubric.submit})
-
-
-def _bulk(whole: Child) -> Child | None:
-    """A zip as a folder; None when it cannot be read."""
-    try:
-        with open_plain(whole.pieces[0].path) as file:
-            members = zip_directory(file, MAX_BULK_DIRECTORY_BYTES)
-    except Refused:
-        return None
-    named = [("/".join(parts_of(member.filename)), member) for member in members]
-    pieces = tuple(Piece(name, whole.pieces[0].path, member) for name, member in named if name)
-    return Child(platforms.stem(whole.name), True, pieces)
-
-
-def _children(folder: Child) -> list[Child]:
-    """What lies directly in a folder on disk or in a bulk download, litter and our own output aside."""
-    if folder.pieces and folder.pieces[0].member is None:
-        return _children_on_disk(folder.pieces[0].path)
-    inside: dict[str, list[Piece]] = {}
-    for piece in folder.pieces:
-        name, _, rest = piece.name.partition("/")
-        if not is_litter(name):
-            inside.setdefault(name, []).append(Piece(rest, piece.path, piece.member))
-    children = []
-    for name, pieces in inside.items():
-        is_folder = any(piece.name or piece.member.is_dir() for piece in pieces)
-        within = tuple(piece for piece in pieces if piece.name)
-        children.append(Child(name, is_folder, within if is_folder else tuple(pieces)))
-    return children
-
-
-def _children_on_disk(folder: Path) -> list[Child]:
-    try:
-        with os.scandir(folder) as items:
-            names = sorted(item.name for item in items if not is_litter(item.name))
-    except OSError as error:
-        raise GradingError(f"{printable(str(folder))} cannot be opened: {error.strerror}", 2) from None
-    children = []
-    for name in names:
-        path = folder / name
-        is_folder = os.path.isdir(path)  # also what a link points to, so that it gets a row; it is not followed
-        if is_folder and (name.startswith(".") or all(os.path.isfile(path / output) for output in OUTPUTS)):
-            continue
-        is_clone = is_folder and os.path.exists(path / ".git")
-        children.append(Child(name, is_folder, (Piece("" if is_folder else name, path),), is_clone))
-    return children
-
-
-def _handin(upload: Upload) -> Handin:
-    """The submission, with a name that may be that of a folder."""
-    name = printable(upload.name).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
-    source = []
-    for called, child in upload.children:
-        pieces = child.pieces
-        source += [Piece(called, pieces[0].path, pieces[0].member)] if called else pieces
-    return Handin(name, printable(upload.student), tuple(source))
-
-
-def _origin(upload: Upload) -> list[str]:
-    return [child.name for _, child in upload.children] or [upload.name]
-
-
-def _check_names(found: Sequence[tuple[Handin, str]]) -> None:
-    """Every name can be a folder of the output, also where file systems do not distinguish A from a."""
-    places: dict[str, str] = {}
-    for handin, place in found:
-        place = printable(place)
-        key = unicodedata.normalize("NFC", handin.name).casefold()
-        if handin.name.strip(". ") == "" or "/" in handin.name or "\\" in handin.name or key in RESERVED:
-            raise GradingError(f"{place}: no submission can be called {handin.name!r}: rename it", 2)
-        if key in places:
+    def _inside_folder(self, whole: Child, shown: str, *, alone: bool, bulk: bool) -> _Folder | None:
+        inbox = _Folder(whole.name, str(whole.pieces[0].path), self.children(whole))
+        if bulk:
+            return inbox
+        if platforms.is_students_folder(whole.name):
+            return None
+        own = _at_their_places(whole.pieces, self.rubric)
+        folders = {file.split("/")[0].lower() for file in self.rubric.submit if "/" in file}
+        homes = [child for child in inbox.children if child.is_folder and child.name.lower() in folders]
+        rest = (child for child in inbox.children if child not in homes[: len(folders)])
+        others = [child.name for child in itertools.islice(filter(self._looks_submitted, rest), 3)]
+        if own and not others:
+            return None
+        if own and (len(others) == 1 or len(own) == len(self.rubric.submit)):
             raise GradingError(
-                f"two submissions would be called {handin.name}: {places[key]} and {place}; rename one", 2
+                f"{shown} holds {own[0]}, and what could be other submissions ({printable(listed(others))}): "
+                "say --bulk if it is an inbox; if it is one submission, move the rest out of it",
+                2,
             )
-        places[key] = place
+        if own or len(others) > 1 or self._is_export(inbox.children):
+            return inbox
+        if not alone:
+            return None
+        if len(inbox.children) == 1 and self._is_inbox(inbox.children[0]):
+            inner = printable(inbox.children[0].name)
+            raise GradingError(
+                f"{shown} holds nothing but {inner}, which holds several submissions: name {inner} instead, "
+                "or say --bulk if it is one submission",
+                2,
+            )
+        if not others and self._platform(inbox.children) == PLAIN:
+            raise GradingError(f"{shown} holds no submission: name folders, zips, or a folder of them", 2)
+        return inbox
+
+    def _inside_zip(self, whole: Child, shown: str, *, bulk: bool) -> _Folder | None:
+        try:
+            unpacked = _unpacked(whole)
+        except Refused as refusal:
+            if bulk:
+                raise GradingError(f"{shown} {refusal}", 2) from None
+            return None  # it has a row, which says the same
+        outer = _Folder(unpacked.name, str(whole.pieces[0].path), self.children(unpacked))
+        inner = outer
+        if len(outer.children) == 1 and not self._is_one(around := outer.children[0]):  # made of a folder
+            inner = _Folder(around.name, f"{outer.place}/{around.name}", self.children(around))
+        if bulk:
+            return inner if sum(child.may_be_submission for child in inner.children) > 1 else outer
+        if self._is_one(unpacked):
+            return None
+        if self._is_export(inner.children):
+            return inner
+        archives = sum(child.is_archive for child in inner.children)
+        entries = entries_of(unpacked.pieces, _basenames(self.rubric), [])
+        has_files = any(_place(file, entry) for entry in entries for file in self.rubric.submit)
+        if archives > 1 and not has_files and self.platform is None:
+            raise GradingError(
+                f"{shown} holds {archives} archives: say --bulk if each is a submission, --platform plain if it is one",
+                2,
+            )
+        return None
+
+    def _is_inbox(self, child: Child) -> bool:
+        """Whether what lies alone in an inbox is one itself, as where an export was unpacked into its own folder."""
+        try:
+            folder = child if child.is_folder else _unpacked(child)
+            inside = self.children(folder)
+        except (Refused, GradingError):
+            return False
+        if self._is_one(folder):
+            return False
+        labels = platforms.labelled(self._platform(inside), inside, self.students(inside))
+        return len(labels) > 1 or sum(inner.is_archive for inner in inside) > MAX_ARCHIVES
+
+    def _is_one(self, child: Child) -> bool:
+        """Whether it is surely no inbox."""
+        if not child.is_folder or platforms.is_students_folder(child.name):
+            return True
+        return bool(_at_their_places(child.pieces, self.rubric))
+
+    def _platform(self, children: Sequence[Child]) -> str:
+        return self.platform or platforms.decide(children, self.students(children))
+
+    def _is_export(self, children: Sequence[Child]) -> bool:
+        return platforms.is_export(self._platform(children), children, self.students(children))
+
+    def _looks_submitted(self, child: Child) -> bool:
+        """Whether there is anything in it that could be graded."""
+        if not child.is_folder or _is_no_submission(child):
+            return child.is_archive
+        names = _basenames(self.rubric)
+        return any(
+            entry.is_archive
+            or (
+                is_wanted((child.name, *entry.parts), names) and any(_place(file, entry) for file in self.rubric.submit)
+            )
+            for entry in entries_of(child.pieces, names, [])
+        )
+
+    def children(self, folder: Child) -> list[Child]:
+        """What lies directly in a folder on disk or in a zip, litter and our own output aside."""
+        if folder.pieces and folder.pieces[0].member is None:
+            return self._children_on_disk(folder.pieces[0].path)
+        folders: dict[str, list[Piece]] = {}
+        children = []
+        for piece in folder.pieces:
+            name, slash, rest = piece.name.partition("/")
+            if is_litter(name):
+                continue
+            if slash or piece.member.is_dir():
+                folders.setdefault(name, []).extend([Piece(rest, piece.path, piece.member)] if rest else [])
+            else:  # also a second one of the same name
+                children.append(Child(name, False, (piece,)))
+        return [*children, *(Child(name, True, tuple(pieces)) for name, pieces in folders.items())]
+
+    def _children_on_disk(self, folder: Path) -> list[Child]:
+        try:
+            with os.scandir(folder) as items:
+                names = sorted(item.name for item in items if not is_litter(item.name))
+        except OSError as error:
+            raise GradingError(f"{printable(str(folder))} cannot be opened: {error.strerror}", 2) from None
+        children = []
+        for name in names:
+            path = folder / name
+            if path == self.out:
+                continue
+            is_folder = os.path.isdir(path)  # also what a link points to, so that it gets a row; it is not followed
+            is_clone = is_folder and os.path.exists(path / ".git")
+            children.append(Child(name, is_folder, (Piece("" if is_folder else name, path),), is_clone))
+        return children
+
+    def students(self, children: Sequence[Child]) -> Mapping[str, str]:
+        """The ids in Gradescope's metadata, where that lies in an export of Gradescope's."""
+        metadata = [child for child in children if child.name == platforms.METADATA and not child.is_folder]
+        if not metadata or not (self.platform == "gradescope" or platforms.could_be_gradescope(children)):
+            return {}
+        try:
+            [entry] = entries_of(metadata[0].pieces, set(), [])
+            return platforms.gradescope_students(entry.read(MAX_NESTED_BYTES))
+        except Refused as refusal:
+            raise GradingError(f"{platforms.METADATA} {refusal}", 2) from None
+
+    def _why_stray(self, child: Child) -> str:
+        if child.name == platforms.METADATA:
+            return "belongs to no export of Gradescope's"
+        if child.name.lower() in self.basenames:
+            return "lies loose: put it into a folder or a zip of its student's"
+        return "is neither a folder nor a zip"
+
+    def inbox(self) -> Inbox:
+        """All that was found, with names that are good for folders."""
+        rows = sorted(self.rows.values(), key=lambda row: row[1])
+        names = _distinct([upload.name for upload, _ in rows])
+        handins = []
+        for (upload, place), (name, note) in zip(rows, names, strict=True):
+            pieces: list[Piece] = []
+            for called, child in upload.children:
+                pieces += [replace(child.pieces[0], name=called)] if called else child.pieces
+            source = hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+            entries = len(upload.children)
+            handins.append(Handin(name, printable(upload.student), tuple(pieces), source, entries, note))
+        strays = [(printable(child.name), reason) for child, reason in self.strays.items()]
+        return Inbox(sorted(handins, key=lambda handin: handin.name), sorted(strays), self.platforms)
+
+
+def _at_their_places(pieces: Iterable[Piece], rubric: Rubric) -> list[str]:
+    """The files of the rubric that lie where the assignment has them, or loose at the top."""
+    levels = 1 + max(file.count("/") for file in rubric.submit)
+    entries = list(entries_of(pieces, _basenames(rubric), [], levels))
+    places = ((file, _place(file, entry)) for file in rubric.submit for entry in entries)
+    return list(dict.fromkeys(file for file, place in places if place is not None and place[0] == 0))
+
+
+def _unpacked(whole: Child) -> Child:
+    """A zip as a folder. Raises Refused when it cannot be read."""
+    path = whole.pieces[0].path
+    with open_plain(path) as file:
+        members = zip_directory(file, MAX_BULK_DIRECTORY_BYTES)
+    named = [("/".join(parts_of(member.filename)), member) for member in members]
+    return Child(platforms.stem(whole.name), True, tuple(Piece(name, path, member) for name, member in named if name))
+
+
+def _is_no_submission(child: Child) -> str:
+    """Why a folder is nobody's, whatever it holds; "" when it may be somebody's."""
+    if child.is_folder and child.name.startswith("."):
+        return "is hidden"
+    path = child.pieces[0].path if child.is_folder and child.pieces and child.pieces[0].member is None else None
+    if path and all(os.path.isfile(path / output) for output in ("grades.csv", "summary.html")):
+        return "holds the results of a run"
+    return ""
+
+
+def _distinct(names: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Names that can be folders side by side, also where file systems do not distinguish A from a, each with notes.
+
+    The notes tell the student when it is not the name that was given.
+    """
+    clean = [printable(name).replace("/", "_").replace("\\", "_") for name in names]
+    clean = [name.encode()[:MAX_NAME_BYTES].decode(errors="ignore") for name in clean]
+    clean = [name if name.strip(". ") else "unnamed" for name in clean]
+    found: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in clean]
+    taken, numbers = set(RESERVED), dict.fromkeys(clean, 1)
+    for i in sorted(range(len(names)), key=lambda i: clean[i] != names[i]):  # first those who can keep their names
+        name = clean[i]
+        while _folded(name) in taken:
+            numbers[clean[i]] += 1
+            name = f"{clean[i]}-{numbers[clean[i]]}"
+        taken.add(_folded(name))
+        note = f"This submission is called {name}: its own name is another's, or cannot be that of a folder."
+        found[i] = (name, (note,) if name != names[i] else ())
+    return found
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 # -- one submission ---------------------------------------------------------------------------------------
@@ -340,7 +501,7 @@ class _Reading:
             return None
         best = min(place for place, _ in usable)
         chosen, *rivals = [entry for place, entry in usable if place == best]
-        others = _listed([entry.shown for _, entry in placed if entry is not chosen])
+        others = listed([entry.shown for _, entry in placed if entry is not chosen])
         if rivals:
             self.notes.append(f"{file} was not read: it is there more than once ({chosen.shown}, {others}).")
             return None
@@ -387,5 +548,6 @@ def _basenames(rubric: Rubric) -> set[str]:
     return {part.lower() for file in rubric.submit for part in file.split("/")}
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Some of many names."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

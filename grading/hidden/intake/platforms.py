@@ -2,43 +2,54 @@
 
 | platform | looks like | student |
 |---|---|---|
-| Canvas | `lovelaceada_LATE_12345_678901_hw3.zip`, `anon_a1B2c_678901_hw3.zip` | `12345`, `a1B2c` |
-| Moodle | `Ada Lovelace_1234567_assignsubmission_file_/`, or flat with `hw3.zip` at the end | `1234567` |
-| Gradescope | `submission_456/` beside `submission_metadata.yml` | sid, else email; `a;b` for a group |
-| GitHub Classroom | clones `hw3-ada-lovelace/`, `hw3-bob/` | `ada-lovelace`: without the prefix that all share |
-| `grading pack` | `hw3-ada-lovelace.zip` | `ada-lovelace` |
-| none of these | `ada.zip`, `ada/` | `ada` |
-
-The submission is called after the folder, or the archive without its ending. Where Canvas, or Moodle without folders,
-has several files of a student and not exactly one archive, they are one submission, called what their names have in
-common: `lovelaceada_LATE_12345`, `Ada Lovelace_1234567_assignsubmission_file_`. (Canvas' numbers are the user and the
-attachment, so the second one differs between the files of one student.)
+| canvas | `lovelaceada_LATE_12345_678901_hw3.zip`, `anon_a1B2c_678901_hw3.zip` | `12345`, `a1B2c` |
+| moodle | `Ada Lovelace_1234567_assignsubmission_file_/`, or flat with `hw3.zip` at the end | `1234567` |
+| gradescope | `submission_456/` beside `submission_metadata.yml` | sid, else email; `a;b` for a group |
+| classroom | clones `hw3-ada-lovelace/`, `hw3-bob/` | `ada-lovelace`: without the prefix that all share |
+| plain | `ada.zip`, `ada/`, and `hw3-ada.zip` of `grading pack` | `ada` |
 
 The ids are those of the platforms' own grade sheets: Canvas' `ID`, Moodle's `Participant 1234567`.
+
+Students choose parts of all these names, so none of them decides anything for the others: an inbox is a platform's
+export when that names most of what lies in it (`decide`), and the ids are read where the platform writes them.
+
+* Canvas (`ContentZipper`) takes all but word characters from the name, makes it lower case, and joins it with `LATE`,
+  the user's number, the upload's number and the file's name. The first two numbers in a row are Canvas' own.
+* Moodle (`mod_assign`) makes spaces of a name's underscores. With a folder per student nothing follows the
+  pattern, so its last occurrence is Moodle's; of a flat name, what precedes it holds no underscore.
+
+A submission is called after its folder, or its archive without the ending. A student's other files go with it; where
+Canvas, or Moodle without folders, has single files only, they are one submission, called what their names have in
+common: `lovelaceada_LATE_12345`. Two archives are never one submission.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from grading.errors import GradingError
 
+PLAIN = "plain"
+PLATFORMS = ("gradescope", "moodle", "canvas", "classroom", PLAIN)
 METADATA = "submission_metadata.yml"
 ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst")
-LITTER = {"__macosx", ".ds_store", ".git", ".venv", "venv", "__pycache__", "node_modules", ".ipynb_checkpoints"}
+LITTER = {"__macosx", ".ds_store", "thumbs.db", "desktop.ini", ".git", ".gitignore", ".gitkeep", ".idea", ".vscode"}
+LITTER |= {".venv", "venv", "__pycache__", "node_modules", ".ipynb_checkpoints"}
 
 _CANVAS = re.compile(
-    r"(?P<prefix>(?:LATE_)?anon_(?P<anonymous>\w{5})|.+?_(?P<user>\d+))"
-    r"_(?:(?P<attachment>[1-9]\d{2,})_(?P<file>.+)|(?:text|link)\.html)",
+    r"(?P<prefix>(?:LATE_)?anon_(?P<anonymous>\w{5})|(?P<who>[a-z0-9_\x80-\U0010ffff]*?)(?:_LATE)?_(?P<user>\d+))"
+    r"_(?:(?P<upload>[1-9]\d{2,})_(?P<file>.+)|(?:text|link)\.html)",
     re.DOTALL,
 )
-_MOODLE = re.compile(
-    r"(?P<prefix>(?P<who>.+?)_(?P<user>\d+)_assignsubmission_(?:file|onlinetext)_?)(?P<file>.*)", re.DOTALL
-)
+_MOODLE_KIND = r"_assignsubmission_(?P<kind>[a-z]+)"
+_MOODLE_FOLDER = re.compile(rf"(?P<prefix>(?P<who>.+(?P<user>_\d+)|[^_]+){_MOODLE_KIND}_?)", re.DOTALL)
+_MOODLE_FILE = re.compile(rf"(?P<prefix>(?P<who>[^_]+(?P<user>_\d+)?){_MOODLE_KIND}_)(?P<file>.+)", re.DOTALL)
+_GRADESCOPE = re.compile(r"submission_\d+")
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,16 @@ class Child:
     pieces: tuple[Any, ...]
     is_clone: bool = False
 
+    @property
+    def is_archive(self) -> bool:
+        """Whether it is meant as an archive."""
+        return not self.is_folder and is_archive(self.name)
+
+    @property
+    def may_be_submission(self) -> bool:
+        """Whether it can be one by itself."""
+        return self.is_folder or self.is_archive
+
 
 @dataclass(frozen=True)
 class Upload:
@@ -58,11 +79,10 @@ class Upload:
     name: str
     student: str
     children: tuple[tuple[str, Child], ...]
-    by_platform: bool
 
 
 def is_litter(part: str) -> bool:
-    """Whether a file or folder of this name was left by a tool and is nobody's work."""
+    """Whether a file or folder of this name was left by a system and is nobody's work."""
     return part.lower() in LITTER or part.startswith("._")
 
 
@@ -73,7 +93,7 @@ def is_archive(name: str) -> bool:
 
 def is_students_folder(name: str) -> bool:
     """Whether a platform gives such a name to the folder of one student."""
-    return bool(_MOODLE.fullmatch(name))
+    return bool(_MOODLE_FOLDER.fullmatch(name))
 
 
 def printable(text: str) -> str:
@@ -85,70 +105,184 @@ def printable(text: str) -> str:
     return "".join(char if safe(char) else "\ufffd" for char in text)
 
 
-def uploads(
-    children: Sequence[Child], parent: str, students: Mapping[str, str] | None, files: set[str]
-) -> list[Upload]:
-    """The submissions among the children of the folder `parent`; what is no submission is left out.
+# -- which platform ---------------------------------------------------------------------------------------
 
+
+@dataclass(frozen=True)
+class _Label:
+    """What a platform says in the name of something.
+
+    key: the same for all that one student handed in.  prefix: what the platform wrote before the file's own name.
+    who: the student's name.  upload: Canvas' number of the file.  is_sure: whether nothing else can be meant.
+    """
+
+    student: str
+    key: str = ""
+    prefix: str = ""
+    who: str = ""
+    upload: str = ""
+    file: str = ""
+    is_whole: bool = True
+    is_sure: bool = True
+
+
+def could_be_gradescope(children: Sequence[Child]) -> bool:
+    """Whether most of it has names of Gradescope's, so that the metadata beside it is Gradescope's too."""
+    rows = [child for child in children if child.may_be_submission]
+    return 2 * sum(child.is_folder and bool(_GRADESCOPE.fullmatch(child.name)) for child in rows) > len(rows)
+
+
+def decide(children: Sequence[Child], students: Mapping[str, str]) -> str:
+    """The platform whose export this is: it named more of it than there are other folders and archives.
+
+    students: the ids that Gradescope's metadata gives.
+    """
+    for platform in PLATFORMS:
+        labels = labelled(platform, children, students)
+        others = sum(child not in labels and child.may_be_submission for child in children)
+        if len(labels) > others and (platform != "canvas" or _is_canvas(labels)):
+            return platform
+    return PLAIN
+
+
+def is_export(platform: str, children: Sequence[Child], students: Mapping[str, str]) -> bool:
+    """Whether all of it has the platform's structure, which must be more than one name."""
+    labels = labelled(platform, children, students)
+    return len(labels) > 1 and all(child in labels or child.name == METADATA for child in children)
+
+
+def labelled(platform: str, children: Sequence[Child], students: Mapping[str, str]) -> dict[Child, _Label]:
+    """The children that have a name of the platform's, and what it says."""
+    if platform == PLAIN:
+        return {}
+    read = {"canvas": _canvas, "moodle": _moodle, "gradescope": _gradescope, "classroom": _classroom}[platform]
+    return {child: label for child in children if (label := read(child, students))}
+
+
+def _canvas(child: Child, _: Mapping[str, str]) -> _Label | None:
+    match = None if child.is_folder else _CANVAS.fullmatch(child.name)
+    if not match:
+        return None
+    student = match["user"] or match["anonymous"]
+    return _Label(
+        student,
+        key=match["prefix"],
+        prefix=match["prefix"],
+        who=match["who"] or student,
+        upload=match["upload"] or "",
+        file=match["file"] or "text.html",
+        is_whole=child.is_archive,
+        # Who is called lovelaceada_7 gets a name like user 7's, with his own numbers before that of the file.
+        is_sure=not re.match(r"\d+_", match["file"] or ""),
+    )
+
+
+def _moodle(child: Child, _: Mapping[str, str]) -> _Label | None:
+    match = (_MOODLE_FOLDER if child.is_folder else _MOODLE_FILE).fullmatch(child.name)
+    if not match:
+        return None
+    return _Label(
+        (match["user"] or match["who"]).removeprefix("_"),  # those in no team have a common name and no number
+        key=match["who"],
+        prefix=match["prefix"],
+        file="" if child.is_folder else match["file"],
+        is_whole=match["kind"] == "file" if child.is_folder else child.is_archive,
+    )
+
+
+def _gradescope(child: Child, students: Mapping[str, str]) -> _Label | None:
+    is_named = child.is_folder and _GRADESCOPE.fullmatch(child.name) and child.name in students
+    return _Label(students[child.name], key=child.name) if is_named else None
+
+
+def _classroom(child: Child, _: Mapping[str, str]) -> _Label | None:
+    return _Label(child.name, key=child.name) if child.is_clone else None
+
+
+def _is_canvas(labels: Mapping[Child, _Label]) -> bool:
+    """Whether numbers in names are Canvas'. `hw3_2024_1001_ada.zip` and `hw3_2024_1002_bob.zip` have the same form.
+
+    With Canvas, users have a name of their own and one archive at most, and no upload has two users. This is asked of
+    most users and not of all, as one of them could choose names and uploads that break it.
+    """
+    names = Counter(who for who, _ in {(label.who, label.student) for label in labels.values()})
+    uploads = Counter(upload for upload, _ in {(label.upload, label.student) for label in labels.values()})
+    archives = Counter(label.student for label in labels.values() if label.is_whole)
+    users = {label.student for label in labels.values()}
+    odd = {
+        label.student
+        for label in labels.values()
+        if names[label.who] > 1 or (label.upload and uploads[label.upload] > 1)
+    }
+    odd |= {student for student, count in archives.items() if count > 1}
+    return len(labels) > 1 and 2 * len(odd) < len(users)
+
+
+# -- which submissions ------------------------------------------------------------------------------------
+
+
+def uploads(
+    platform: str, children: Sequence[Child], parent: str, students: Mapping[str, str], files: set[str]
+) -> list[Upload]:
+    """The submissions among the children of the folder `parent`. Single files that no platform named are in none.
+
+    Folders and archives that the platform did not name were put there by the instructor, and count like any others.
     students: the ids that Gradescope's metadata gives.  files: the names that a student's files may have.
     """
     children = sorted(children, key=lambda child: child.name)
-    moodle = {child: match for child in children if (match := _MOODLE.fullmatch(child.name))}
-    canvas = {} if moodle else _canvas(children)
-    sets: dict[tuple[str, ...], list[tuple[re.Match, Child]]] = {}
-    for child, match in (moodle | canvas).items():
-        key = (match["who"], match["user"]) if child in moodle else (match["prefix"],)
-        sets.setdefault(key, []).append((match, child))
-    found = [_platform_upload(members, files) for members in sets.values()]
-
-    plain = [
-        child
-        for child in children
-        if child not in moodle and child not in canvas and (child.is_folder or is_archive(child.name))
-    ]
-    prefix = _shared_prefix(plain, parent)
-    for child in plain:
-        name = child.name if child.is_folder else stem(child.name)
-        student = (students or {}).get(name) or name.removeprefix(prefix) or name
-        if student == name:
-            student = re.sub(r"^hw3-(?=.)", "", name)
-        as_named = "" if child.is_folder else child.name
-        found.append(Upload(name, student, ((as_named, child),), by_platform=name in (students or {})))
-    if students is not None:  # someone whose folder is not even there still gets a row
-        absent = students.keys() - {upload.name for upload in found}
-        found += [Upload(name, students[name], (), True) for name in absent if re.fullmatch(r"submission_\d+", name)]
+    labels = labelled(platform, children, students)
+    sets: dict[str, list[tuple[_Label, Child]]] = {}
+    for child, label in labels.items():
+        sets.setdefault(label.key, []).append((label, child))
+    prefix = _shared_prefix([child.name for child in labels], parent) if platform == "classroom" else ""
+    found = []
+    for members in sets.values():
+        student = members[0][0].student
+        found += [
+            Upload(_name(group), student.removeprefix(prefix) or student, tuple(_called(*one, files) for one in group))
+            for group in _grouped(members, files)
+        ]
+    if platform == "gradescope":  # someone whose folder is not even there still gets a row
+        absent = sorted(students.keys() - {child.name for child in labels})
+        found += [Upload(name, students[name], ()) for name in absent if _GRADESCOPE.fullmatch(name)]
+    for child in children:
+        if child not in labels and child.may_be_submission:
+            name = child.name if child.is_folder else stem(child.name)
+            student = re.sub(r"^hw3-(?=.)", "", name)  # so `grading pack` calls its zips
+            found.append(Upload(name, student, (("" if child.is_folder else child.name, child),)))
     return found
 
 
-def _canvas(children: Sequence[Child]) -> dict[Child, re.Match]:
-    """Canvas' files. Attachment ids are unique, unlike those in `hw3_2024_101_ada.zip` and `hw3_2024_101_bob.zip`."""
-    found = {child: match for child in children if not child.is_folder and (match := _CANVAS.fullmatch(child.name))}
-    ids = [match["attachment"] for match in found.values() if match["attachment"]]
-    return found if len(set(ids)) == len(ids) else {}
+def _grouped(members: list[tuple[_Label, Child]], files: set[str]) -> list[list[tuple[_Label, Child]]]:
+    """What one student handed in, as submissions: one, unless there are two archives or two folders."""
+    whole = [member for member in members if member[0].is_whole]
+    rest = [member for member in members if not member[0].is_whole]
+    wanted = {file.lower() for file in files}
+    is_graded = any(_called(*member, files)[0].lower() in wanted for member in rest)
+    if not whole:
+        return [rest]
+    if is_graded and (len(whole) > 1 or not whole[0][0].is_sure):
+        return [*([member] for member in whole), rest]
+    return [[whole[0], *rest], *([member] for member in whole[1:])]
 
 
-def _platform_upload(members: Sequence[tuple[re.Match, Child]], files: set[str]) -> Upload:
-    """One student's files, or folders, or both."""
-    match, first = members[0]  # of Moodle's two folders, the one with files: they are sorted by name
-    archives = [child for _, child in members if not child.is_folder and is_archive(child.name)]
-    name = stem(archives[0].name) if len(archives) == 1 else match["prefix"]
-    name = first.name if first.is_folder else name
-    named = tuple((("" if child.is_folder else _as_called(match["file"], files)), child) for match, child in members)
-    return Upload(name, match["user"] or match["anonymous"], named, by_platform=True)
+def _name(group: list[tuple[_Label, Child]]) -> str:
+    label, first = group[0]
+    if first.is_folder:
+        return first.name
+    return stem(first.name) if label.is_whole else label.prefix
 
 
-def _as_called(file: str | None, files: set[str]) -> str:
-    """`vae-2.py` is the name that a platform gives to the third upload of `vae.py`."""
-    file = file or "text.html"
-    original = re.sub(r"-\d+(?=\.py$)", "", file)
-    return original if original in files else file
+def _called(label: _Label, child: Child, files: set[str]) -> tuple[str, Child]:
+    """What the student called it. `vae-2.py` is the name that a platform gives to the third upload of `vae.py`."""
+    if child.is_folder:
+        return "", child
+    original = re.sub(r"-\d+(?=\.py$)", "", label.file)
+    return (original if original in files else label.file), child
 
 
-def _shared_prefix(plain: Sequence[Child], parent: str) -> str:
-    """What GitHub Classroom puts before every student's name. "" when these are not clones."""
-    names = [child.name for child in plain]
-    if not names or not all(child.is_clone for child in plain):
-        return ""
+def _shared_prefix(names: Sequence[str], parent: str) -> str:
+    """What GitHub Classroom puts before every student's name."""
     assignment = parent.removesuffix("-submissions") + "-"  # `gh classroom clone` names the folder so
     if parent.endswith("-submissions") and all(name.startswith(assignment) for name in names):
         return assignment

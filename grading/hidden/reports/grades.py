@@ -23,9 +23,10 @@ def write_grades(out: Path, results: Iterable[Result], rubric: Rubric) -> None:
     """
     table = io.StringIO(newline="")
     writer = csv.writer(table)
-    writer.writerow(["submission", "student", "total", *rubric.functions, "status"])
+    writer.writerow(["submission", "student", "total", "earned", "penalty", *rubric.functions, "status"])
     for result in sorted(results, key=lambda result: result.submission):
         points = [plain(row.result.points) for row in rows(result, rubric)]
-        cells = [result.submission, result.student, plain(result.total), *points, result.status]
+        sums = map(plain, (result.total, result.earned, result.penalty))
+        cells = [result.submission, result.student, *sums, *points, result.status]
         writer.writerow([cell.replace("\0", "\\x00") for cell in cells])  # older readers stop at NUL
     write_atomically(out / "grades.csv", table.getvalue().encode("utf-8", errors="backslashreplace"))

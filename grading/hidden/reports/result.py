@@ -41,6 +41,7 @@ class Result:
     student.  events: for the instructor: timeouts, crashes, refused system calls.
     output: what the submission printed when it was imported, before it saw any hidden input, cut to a limit.
     output_dropped: bytes that it printed then beyond that limit.
+    source: a hash of the place where the submission lay.
     isolation: "sandbox" or "process".  seconds: wall time.  penalty: points taken off for lateness.
     """
 
@@ -57,6 +58,7 @@ class Result:
     seconds: float = 0.0
     hours_late: float = 0.0
     penalty: float = 0.0
+    source: str = ""
 
     @property
     def earned(self) -> float:
