@@ -27,8 +27,12 @@ def needed_distributions(requirements: Path) -> list[Distribution]:
     return list(found.values())
 
 
-def top_level(package: Distribution) -> set[str]:
-    """The names of its files and folders in site-packages."""
-    record = package.read_text("RECORD") or ""
-    names = {line.partition("/")[0].partition(",")[0] for line in record.splitlines()}
-    return names - {"", "..", "__pycache__"}
+def top_level(package: Distribution) -> dict[str, Path]:
+    """Its files and folders in site-packages: name -> place."""
+    folder = Path(str(package.locate_file("")))
+    if record := package.read_text("RECORD"):
+        names = {line.partition("/")[0].partition(",")[0] for line in record.splitlines()}
+        return {name: folder / name for name in names - {"", "..", "__pycache__"}}
+    # Packages of Linux distributions come without a record of their files.
+    modules = (package.read_text("top_level.txt") or package.name).split()
+    return {path.name: path for name in modules for path in (*folder.glob(name), *folder.glob(f"{name}.*"))}

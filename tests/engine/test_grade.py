@@ -157,7 +157,7 @@ def report(out: Path, name: str) -> dict:
 def test_what_happened_is_told(odd):
     assert "timeout in kl: no answer within 3 seconds" in report(odd, "loop-in-kl")["events"]
     assert any("predict-x0" in event for event in report(odd, "loop-in-predict-x0")["events"])
-    assert any("exit code 0" in event for event in report(odd, "exit-in-kl")["events"])
+    assert "crash in kl: the process ended itself" in report(odd, "exit-in-kl")["events"]
     assert any("`socket`" in event for event in report(odd, "asks")["events"])
     assert report(odd, "right")["events"] == []
 

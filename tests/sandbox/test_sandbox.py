@@ -17,7 +17,7 @@ from grading.hidden.sandbox.confinement import (
     Policy,
     SandboxError,
     landlock_version,
-    seccomp_program,
+    seccomp_filter,
 )
 
 VERSION = landlock_version()
@@ -38,8 +38,8 @@ def places(tmp_path) -> dict[str, Path]:
 
 def confined(places: dict[str, Path], action: Callable[[], object], version: int = VERSION) -> str:
     """The name of the error with which `action` ends in a confined child; "" if it does not."""
-    policy = Policy.prepare([places["readable"]], enforced=True)
-    policy.version, policy.program = version, seccomp_program(version)
+    policy = Policy.prepare([places["readable"]], seccomp_filter(version))
+    policy.version = version
     policy.scopes = policy.scopes and version >= 6
     parent, (answer, channel) = os.getpid(), os.pipe()
     pid = os.fork()
@@ -101,8 +101,8 @@ def test_descriptors_run_out(places):
 def test_it_is_not_put_up_by_halves(monkeypatch):
     monkeypatch.setattr(confinement, "landlock_version", lambda: 0)
     with pytest.raises(SandboxError, match="Landlock"):
-        Policy.prepare([], enforced=True)
-    Policy.prepare([], enforced=False)
+        Policy.prepare([], seccomp_filter(0))
+    Policy.prepare([], None)
 
 
 def test_doctor_tries_it():

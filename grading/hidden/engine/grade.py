@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from grading.cases import Case
 from grading.feedback import message
-from grading.hidden.engine.session import BudgetSpent, Session, Unloadable
+from grading.hidden.engine.session import PACKAGES, BudgetSpent, Session, Unloadable
 from grading.hidden.reports.result import FunctionResult
 from grading.hidden.sandbox.workers import Failed, WorkerLost, Zygote
 from grading.judge import Verdict, run_and_judge
@@ -111,5 +111,6 @@ def _judge(session: Session, case: Case, *, hidden: bool) -> Verdict:
         return Verdict(False, str(error), discreet=str(error))
     except Failed as error:
         where = f" in line {error.line} of {session.file}" if error.line > 0 else ""
+        where += f" ({PACKAGES})" if error.type == "ModuleNotFoundError" else ""
         discreet = "not written yet" if error.type == "NotImplementedError" else f"raises {error.type}{where}"
         return Verdict(False, discreet if hidden else f"{error.text}{where}", discreet=discreet)

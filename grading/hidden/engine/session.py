@@ -15,6 +15,9 @@ from grading.submission import SubmissionError
 TRIES = 3  # for a worker that the system killed, which is nobody's fault until it happens again
 CALLS_PER_SUBMISSION = 6  # a submission has the time of this many calls that run into their limit
 
+# Said of an import that finds nothing.
+PACKAGES = "grading has the assignment's files and the packages of requirements.txt with what they need, no others"
+
 
 class BudgetSpent(Exception):
     """The submission has used up its time."""
@@ -56,18 +59,18 @@ class Session:
             with contextlib.suppress(Unloadable, BudgetSpent):  # remembered in `broken`, or met again
                 self._load()
             printed.append(self._take_output())
-        self.output = b"".join(printed).decode("utf-8", errors="replace")
+        self.output = "".join(printed)
 
-    def _take_output(self) -> bytes:
+    def _take_output(self) -> str:
         """What an import printed. From the first hidden call on, not even how much is printed is told."""
         if self._worker is None:
-            return b""
+            return ""
         try:
             output = self._worker.take_output()
         except WorkerLost as error:
             self._forget()
             self._note(error, self.file)
-            return b""
+            return ""
         self.dropped += self._worker.dropped
         self._worker.dropped = 0
         return output
@@ -141,7 +144,8 @@ class Session:
             self._request({"op": "load", "file": file}, {})
         except Failed as error:
             # In a later worker, the functions of other files may have seen hidden inputs before.
-            self.broken[file] = f"{file} cannot be imported a second time" if self._id else error.text
+            said = f"{error.text} ({PACKAGES})" if error.type == "ModuleNotFoundError" else error.text
+            self.broken[file] = f"{file} cannot be imported a second time" if self._id else said
         except WorkerLost as error:
             self.broken[file] = f"{file} cannot be imported: {error}"
             self._note(error, file)

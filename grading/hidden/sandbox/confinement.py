@@ -1,5 +1,6 @@
 """The sandbox: what a process gives up before it runs a submission, and what the machine offers for it.
 
+`seccomp_filter` compiles the filter, in the judge: the zygote needs no package that a submission must not import.
 `Policy.prepare` does what can be done once, in the zygote. `Policy.confine` is called in each child, before a line of
 the submission is read, and cannot be undone:
 
@@ -114,11 +115,12 @@ def has_scopes(version: int) -> bool:
 
 # -- seccomp ---------------------------------------------------------------------------------------------
 
+# Not mincore, fadvise64, preadv2 and pwritev2: they tell of the page cache, in which workers could leave messages.
 _ALLOWED = """
-    brk mmap munmap mremap mprotect madvise mincore membarrier
-    read readv pread64 preadv preadv2 write writev pwrite64 pwritev pwritev2 lseek
+    brk mmap munmap mremap mprotect madvise membarrier
+    read readv pread64 preadv write writev pwrite64 pwritev lseek
     open openat close close_range dup stat lstat fstat newfstatat statx statfs fstatfs access faccessat faccessat2
-    readlink readlinkat getdents64 getcwd chdir fchdir fadvise64 umask
+    readlink readlinkat getdents64 getcwd chdir fchdir umask
     unlink unlinkat rename renameat renameat2 ftruncate fallocate fsync fdatasync
     pipe2 eventfd2 poll ppoll select pselect6 epoll_create1 epoll_ctl epoll_wait epoll_pwait
     clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times getrusage getitimer setitimer alarm
@@ -137,10 +139,18 @@ _CLONE_THREAD = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000  # VM, FS, FILES, SIGHAN
 _O_TRUNC = os.O_TRUNC
 _FCNTLS = (0, 1, 2, 3, 4, 1030)  # duplicate, flags; not locks, which two workers could see, nor signals to others
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
-_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
+_PR_SET_NAME, _PR_GET_NAME, _PR_CAPBSET_READ, _PR_SET_VMA = 15, 16, 23, 0x53564D41
 
 
-def seccomp_program(version: int) -> bytes:
+@dataclass(frozen=True)
+class Filter:
+    """A seccomp program, and the number of the system call that installs it."""
+
+    program: bytes
+    call: int
+
+
+def seccomp_filter(version: int) -> Filter:
     """The filter, compiled. version: Landlock's, which before 3 does not restrict truncation.
 
     Raises SandboxError where pyseccomp or libseccomp is missing.
@@ -180,23 +190,21 @@ def seccomp_program(version: int) -> bytes:
         rule(seccomp.ALLOW, "ioctl", argument(1, request))
     for option in (_PR_SET_NAME, _PR_GET_NAME):
         rule(seccomp.ALLOW, "prctl", argument(0, option))
-    rule(seccomp.ERRNO(errno.EINVAL), "prctl", argument(0, _PR_SET_VMA))
+    for option in (_PR_CAPBSET_READ, _PR_SET_VMA):  # asked for by libraries on their own
+        rule(seccomp.ERRNO(errno.EINVAL), "prctl", argument(0, option))
     with tempfile.TemporaryFile() as file:
         program.export_bpf(file)
         file.seek(0)
-        return file.read()
+        return Filter(file.read(), seccomp.resolve_syscall(seccomp.Arch.NATIVE, "seccomp"))
 
 
-def _install(program: bytes) -> int:
+def _install(filter: Filter) -> int:
     """Put the filter on this thread; returns the listener on which the judge is asked."""
-    import pyseccomp as seccomp
-
-    number = seccomp.resolve_syscall(seccomp.Arch.NATIVE, "seccomp")
-    code = ctypes.create_string_buffer(program, len(program))
+    code = ctypes.create_string_buffer(filter.program, len(filter.program))
     # struct sock_fprog: how many instructions of 8 bytes, and where they are
-    fprog = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
+    fprog = struct.pack("@HP", len(filter.program) // 8, ctypes.addressof(code))
     mode_filter, new_listener = 1, 1 << 3
-    return _syscall(number, ctypes.c_uint(mode_filter), ctypes.c_uint(new_listener), fprog)
+    return _syscall(filter.call, ctypes.c_uint(mode_filter), ctypes.c_uint(new_listener), fprog)
 
 
 # -- the policy ------------------------------------------------------------------------------------------
@@ -207,29 +215,26 @@ _CAP_DAC_READ_SEARCH = 2
 
 @dataclass
 class Policy:
-    """What is the same for every child. readable: what may be read, files and folders.
+    """What is the same for every child.
 
-    enforced: False for `--isolation process`: resource limits only, as far as the system has them.
+    filter: None for `--isolation process`: resource limits only, as far as the system has them.
     """
 
-    readable: list[Path]
-    enforced: bool
+    filter: Filter | None
     version: int = 0
-    program: bytes = b""
     scopes: bool = False
     _open: list[tuple[int, bool]] = field(default_factory=list)
 
     @classmethod
-    def prepare(cls, readable: list[Path], *, enforced: bool) -> Policy:
-        """Look at the kernel and compile. Raises SandboxError when it lacks a part that is needed."""
-        policy = cls(readable, enforced)
-        if not enforced:
+    def prepare(cls, readable: list[Path], filter: Filter | None) -> Policy:
+        """Look at the kernel, and open the files and folders that may be read. Raises SandboxError without Landlock."""
+        policy = cls(filter)
+        if filter is None:
             return policy
         policy.version = landlock_version()
         if policy.version == 0:
             raise SandboxError("Landlock: this kernel has none (5.13 or later, with landlock among its LSMs)")
         policy.scopes = has_scopes(policy.version)
-        policy.program = seccomp_program(policy.version)
         for path in readable:
             with contextlib.suppress(FileNotFoundError):
                 policy._open.append((os.open(path, os.O_PATH | os.O_CLOEXEC), path.is_dir()))
@@ -243,27 +248,28 @@ class Policy:
         """
         os.setsid()
         limits = _limits(cpu_seconds)  # reads /proc, while that can be read
-        if self.enforced:
+        if self.filter is not None:
             Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, this goes and not the judge
-        if self.enforced:
             ruleset = self._ruleset(code, scratch)
             _prctl(_PR_SET_NO_NEW_PRIVS, 1)
             _syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0))
         os.closerange(CHANNEL + 1, 1 << 16)
         _set(limits)
-        if self.enforced and os.geteuid() == 0:
+        if self.filter is not None and os.geteuid() == 0:
             _become(FIRST_UID + slot)
         _die_with(parent)  # after the change of user, which clears it
-        if not self.enforced:
+        if self.filter is None:
             return None
         _prctl(_PR_SET_DUMPABLE, 0)
-        return _install(self.program)
+        return _install(self.filter)
 
     def _ruleset(self, code: Path, scratch: Path) -> int:
         ruleset = _create_ruleset(self.version, scopes=self.scopes)
         for descriptor, is_folder in self._open:
             self._allow(ruleset, descriptor, _READ, is_folder=is_folder)
-        for path, rights in ((code, _READ), (scratch, _WRITE), (Path("/dev/null"), ("read_file", "write_file"))):
+        own = {code: _READ, scratch: _WRITE, Path("/dev/null"): ("read_file", "write_file")}
+        own[Path("/proc/self/maps")] = ("read_file",)  # scikit-learn looks there for the libraries that it has loaded
+        for path, rights in own.items():
             self._allow(ruleset, os.open(path, os.O_PATH), rights, is_folder=path.is_dir())
         return ruleset
 

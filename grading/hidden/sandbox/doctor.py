@@ -40,7 +40,7 @@ def _run() -> int:
 
 def _parts() -> str | None:
     """Print what the system has; the first part that is missing, if any."""
-    from grading.hidden.sandbox.confinement import SandboxError, has_scopes, landlock_version, seccomp_program
+    from grading.hidden.sandbox.confinement import SandboxError, has_scopes, landlock_version, seccomp_filter
 
     if not sys.platform.startswith("linux"):
         return "Linux, whose Landlock and seccomp confine submissions" + (
@@ -53,7 +53,7 @@ def _parts() -> str | None:
     covered += ["abstract sockets", "signals"] * has_scopes(version)
     print(f"Landlock      version {version}: {', '.join(covered)}")
     try:
-        program = seccomp_program(version)
+        program = seccomp_filter(version).program
     except SandboxError as error:
         return str(error)
     print(f"seccomp       a filter of {len(program) // 8} instructions")

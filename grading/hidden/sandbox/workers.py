@@ -21,7 +21,6 @@ import socket
 import struct
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
 import time
@@ -31,22 +30,19 @@ from typing import Any
 
 from grading.cases import Arrays
 from grading.errors import GradingError
-from grading.hidden.handout.release import build, write_tree
-from grading.hidden.sandbox.confinement import FIRST_UID
+from grading.hidden.handout.release import write_tree
+from grading.hidden.sandbox.confinement import FIRST_UID, SandboxError, landlock_version, seccomp_filter
 from grading.hidden.sandbox.frames import FrameError, FrameReader, encode
-from grading.packages import needed_distributions, top_level
-from grading.submission import ROOT
+from grading.hidden.sandbox.surroundings import Surroundings
 
 START_SECONDS = 120  # for the zygote: a cold disk reads two gigabytes of torch
 GREETING_SECONDS = 30
 GRACE_SECONDS = 2.0  # between the end of a worker's channel and its end
 OUTPUT = 20_000  # bytes of what it prints that are kept
+TEXT = 2000  # characters of an error's text
 REFUSALS = 1000  # refused system calls before a worker is ended
 SCRATCH_BYTES, SCRATCH_FILES = 16 << 20, 1000
 LOOK_EVERY = 0.25  # seconds between looks at the scratch folder
-
-# What is copied to where the zygote runs, of this folder.
-WORKER_FILES = ("__init__.py", "frames.py", "pages.py", "confinement.py", "zygote.py")
 
 
 class ZygoteError(GradingError):
@@ -58,7 +54,10 @@ class ZygoteLost(Exception):
 
 
 class WorkerLost(Exception):
-    """The worker is gone, or was ended because of what it did. The message says why, in the judge's words."""
+    """The worker is gone, or was ended because of what it did. The message says why, in the judge's words.
+
+    These hold nothing that the worker chose: it may have seen hidden inputs, and a student reads them.
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -73,44 +72,6 @@ class Failed(Exception):
         self.judged, self.type, self.line, self.text = judged, type, line, text
 
 
-# -- the tree that workers see -----------------------------------------------------------------------------
-
-
-def worker_tree() -> dict[str, bytes]:
-    """Place -> content: the handout's code and the worker's own, without any case, expectation or solution."""
-    handout, _ = build(ROOT)
-    given = [place for place in handout if place.startswith("HW3/")]
-    given += ["train_tiny_sd.py", "grading/__init__.py", "grading/errors.py", "grading/submission.py"]
-    tree = {place: handout[place] for place in [*given, "grading/driver.py"]}
-    tree["grading/hidden/__init__.py"] = b""
-    here = Path(__file__).parent
-    return tree | {f"grading/hidden/sandbox/{name}": (here / name).read_bytes() for name in WORKER_FILES}
-
-
-def readable_paths(tree: Path) -> list[Path]:
-    """What a worker may read: the interpreter, the packages of requirements.txt with what they need, the tree's HW3."""
-    paths = [
-        tree / "HW3",
-        tree / "train_tiny_sd.py",
-        tree / "grading" / "driver.py",
-        tree / "grading" / "submission.py",
-    ]
-    for folder in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}:
-        entries = Path(folder).iterdir()
-        paths += [path for path in entries if path.name not in ("site-packages", "dist-packages", "__pycache__")]
-    for package in needed_distributions(ROOT / "requirements.txt"):
-        paths += [Path(package.locate_file(name)) for name in top_level(package)]
-    triplet = sysconfig.get_config_var("MULTIARCH") or "none"
-    for libraries in (Path(f"/lib/{triplet}"), Path(f"/usr/lib/{triplet}"), Path("/lib64"), Path("/usr/lib64")):
-        # On some systems Python's own packages lie among the libraries.
-        paths += libraries.glob("*.so*") if any(libraries.glob("python3*")) else [libraries]
-    paths += [Path(name) for name in ("/etc/ld.so.cache", "/dev/urandom", "/dev/zero")]
-    shared = sysconfig.get_config_var("LIBDIR")
-    if shared:
-        paths += Path(shared).glob("libpython*")
-    return sorted({path for path in paths if path.exists()})
-
-
 # -- the zygote ---------------------------------------------------------------------------------------------
 
 
@@ -123,17 +84,17 @@ class Zygote:
     def __init__(self, folder: Path, *, enforced: bool) -> None:
         self.folder, self.enforced = folder, enforced
         self._lock = threading.Lock()
-        tree = folder / "tree"
-        if not tree.is_dir():
-            write_tree(tree, worker_tree())
+        try:
+            filter = seccomp_filter(landlock_version()) if enforced else None
+        except SandboxError as error:
+            raise _no_isolation(error) from None
+        self.surroundings = Surroundings(folder)
         ours, theirs = socket.socketpair()
-        code = (
-            f"import sys; sys.path.insert(0, {str(tree)!r}); from grading.hidden.sandbox import zygote; import socket; "
-        )
-        code += f"zygote.main(socket.socket(fileno={theirs.fileno()}))"
+        code = f"import sys; sys.path[:] = {self.surroundings.search_path!r}; "
+        code += f"from grading.hidden.sandbox.zygote import main; main({theirs.fileno()})"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115, it lives as long as the zygote
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-B", "-c", code],
+            [sys.executable, "-I", "-S", "-B", "-c", code],  # -S: nothing of site-packages, whose *.pth files run code
             pass_fds=[theirs.fileno()],
             env=_environment(folder),
             stdin=subprocess.DEVNULL,
@@ -144,7 +105,10 @@ class Zygote:
         theirs.close()
         self._control = ours
         self._control.settimeout(START_SECONDS)
-        config = {"readable": [str(path) for path in readable_paths(tree)], "enforced": enforced}
+        config = {
+            "readable": [str(path) for path in self.surroundings.readable],
+            "filter": filter and {"program": filter.program.hex(), "call": filter.call},
+        }
         try:
             answer = self._ask(config, [])
         except ZygoteLost:
@@ -155,7 +119,7 @@ class Zygote:
             raise ZygoteError(f"the worker process does not start: {log or 'it ended without a word'}") from None
         if "ready" not in answer:
             self.close()
-            raise ZygoteError(f"no isolation here: {answer['error']}; see `python -m grading doctor`", exit_code=2)
+            raise _no_isolation(answer["error"])
         self.pid = answer["ready"]
 
     def log(self) -> str:
@@ -196,6 +160,10 @@ class Zygote:
         self._log.close()
 
 
+def _no_isolation(reason: object) -> ZygoteError:
+    return ZygoteError(f"no isolation here: {reason}; see `python -m grading doctor`", exit_code=2)
+
+
 def _environment(folder: Path) -> dict[str, str]:
     """What the zygote knows of the world. One thread each: what is forked must have no other."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -211,12 +179,12 @@ class Worker:
     def __init__(self, zygote: Zygote, slot: int, files: dict[str, bytes], cpu_seconds: int) -> None:
         self._zygote = zygote
         self.output, self.dropped, self.refused = b"", 0, Counter[str]()
+        self._lines = {file: content.count(b"\n") + 1 for file, content in files.items()}
         self._selector = selectors.DefaultSelector()
         self._listener: int | None = None
         self._box = Path(tempfile.mkdtemp(dir=zygote.folder, prefix="box-"))
         self.scratch = self._box / "scratch"
         code = self._box / "code"
-        self._places = [str(place).encode() + b"/" for place in (code, zygote.folder / "tree")]
         _write_box(code, self.scratch, files, slot, enforced=zygote.enforced)
         self._channel, theirs = socket.socketpair()
         self._pipe, output = os.pipe()
@@ -271,8 +239,8 @@ class Worker:
             data = self._receive(min(reader.wanted, 1 << 20))
             try:
                 reader.feed(data)
-            except FrameError as error:
-                raise self._lost("protocol", f"what was sent is no answer: {error}") from None
+            except FrameError:
+                raise self._lost("protocol", "what was sent is no answer") from None
         answer, results = reader.frame
         given = answer.get("nonce")
         if not (isinstance(given, str) and given.isascii() and secrets.compare_digest(given, nonce)):
@@ -281,25 +249,24 @@ class Worker:
             raise self._lost("protocol", "more than one answer was sent")
         self._look_at_scratch()
         if answer.get("ok") is not True:
+            text = str(answer.get("text")).encode(errors="replace").decode()  # JSON can hold half a character
             raise Failed(
                 judged=answer.get("judged") is True,
                 type=_builtin_exception(answer.get("type")),
-                line=answer["line"] if type(answer.get("line")) is int and 0 < answer["line"] < 10_000 else 0,
-                text=self._without_places(str(answer.get("text"))[:2000].encode(errors="replace")).decode(),
+                line=self._line(header["file"], answer.get("line")),
+                text=self._zygote.surroundings.without_places(text[:TEXT], is_cut=len(text) >= TEXT),
             )
         return results
 
-    def take_output(self) -> bytes:
+    def _line(self, file: str, claimed: object) -> int:
+        """The line in which the submission says that it failed, if that file has such a line; else 0."""
+        return claimed if type(claimed) is int and 0 < claimed <= self._lines[file] else 0
+
+    def take_output(self) -> str:
         """What it printed so far; what it printed before it answered is there when the answer is."""
         self._drain()
-        output, self.output = self.output, b""
-        return self._without_places(output)
-
-    def _without_places(self, text: bytes) -> bytes:
-        """What a submission says, without where it lay on this machine."""
-        for place in self._places:
-            text = text.replace(place, b"")
-        return text
+        output, self.output = self.output.decode(errors="replace"), b""
+        return self._zygote.surroundings.without_places(output, is_cut=self.dropped > 0)
 
     def close(self) -> None:
         """End the worker and remove what it wrote."""
@@ -412,10 +379,7 @@ class Worker:
             return WorkerLost("protocol", "it stopped answering")
         if status == -signal.SIGKILL:
             return WorkerLost("killed", "the system killed it")
-        if status < 0:
-            name = next((known.name for known in signal.Signals if known == -status), f"signal {-status}")
-            return WorkerLost("crash", f"the process crashed ({name})")
-        return WorkerLost("crash", f"the process ended itself (exit code {status})")
+        return WorkerLost("crash", "the process crashed" if status < 0 else "the process ended itself")
 
     def _lost(self, reason: str, detail: str) -> WorkerLost:
         self._end(0.0)

@@ -18,8 +18,10 @@ import io
 import json
 import os
 import signal
+import site
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,7 +33,7 @@ import torch
 torch.set_num_threads(1)
 
 from grading import driver  # noqa: E402
-from grading.hidden.sandbox.confinement import CHANNEL, Policy, SandboxError  # noqa: E402
+from grading.hidden.sandbox.confinement import CHANNEL, Filter, Policy, SandboxError  # noqa: E402
 from grading.hidden.sandbox.frames import FrameError, FrameReader, encode  # noqa: E402
 from grading.hidden.sandbox.pages import settle  # noqa: E402
 from grading.submission import FILES, Submission, SubmissionError, describe, execute  # noqa: E402
@@ -39,8 +41,11 @@ from grading.submission import FILES, Submission, SubmissionError, describe, exe
 TEXT = 2000  # characters of an error's text that are passed on
 
 
-def main(control: socket.socket) -> None:
+def main(descriptor: int) -> None:
     """Read the configuration, warm up, report, and fork on demand until the judge closes the socket."""
+    control = socket.socket(fileno=descriptor)
+    for builtins_of_scripts in (site.setquit, site.setcopyright, site.sethelper):  # which `python -S` leaves out
+        builtins_of_scripts()
     if control.fileno() != CHANNEL:  # so that nothing else gets the number that a child's channel has
         os.dup2(os.open(os.devnull, os.O_RDONLY), CHANNEL)
     lines = control.makefile("rb")
@@ -48,7 +53,8 @@ def main(control: socket.socket) -> None:
     lines.close()
     try:
         warm_up()
-        policy = Policy.prepare([Path(path) for path in config["readable"]], enforced=config["enforced"])
+        filter = config["filter"] and Filter(bytes.fromhex(config["filter"]["program"]), config["filter"]["call"])
+        policy = Policy.prepare([Path(path) for path in config["readable"]], filter)
     except SandboxError as error:
         _send(control, {"error": str(error)})
         return
@@ -147,7 +153,10 @@ def _child(request: dict[str, Any], descriptors: list[int], policy: Policy, zygo
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         root, scratch = Path(request["code"]), Path(request["scratch"])
         os.chdir(scratch)
+        tempfile.tempdir = str(scratch)  # the zygote may have looked for another one already
         os.environ.clear()
+        # torch.compile would start compilers. Told so, it leaves functions as they are, though it asks for a folder.
+        os.environ |= {"TORCHDYNAMO_DISABLE": "1", "TORCHINDUCTOR_CACHE_DIR": str(scratch)}
         sys.argv = ["worker"]
         for name, number in (("stdout", 1), ("stderr", 2)):
             raw = io.FileIO(number, "w", closefd=False)
@@ -225,7 +234,8 @@ def _put(name: str, module: ModuleType) -> None:
 
 def _error(error: BaseException, path: Path) -> dict[str, Any]:
     """An exception as plain data. What it says is the submission's; the judge decides what is shown to whom."""
-    kind = next((cls.__name__ for cls in type(error).__mro__ if getattr(builtins, cls.__name__, None) is cls), "")
+    raised = (isinstance(error, SubmissionError) and error.__cause__) or error  # what stopped an import
+    kind = next((cls.__name__ for cls in type(raised).__mro__ if getattr(builtins, cls.__name__, None) is cls), "")
     line, traceback = 0, error.__traceback__
     while traceback is not None:
         if traceback.tb_frame.f_code.co_filename == str(path):
@@ -253,7 +263,3 @@ def _write(data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(CHANNEL, view) :]
-
-
-if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])))
