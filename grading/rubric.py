@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from grading.errors import GradingError
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -20,7 +22,7 @@ else:
 VISIBILITIES = ("hidden", "after_due_date", "after_published", "visible")
 
 
-class RubricError(Exception):
+class RubricError(GradingError):
     """The rubric contradicts itself or the cases."""
 
 

@@ -390,6 +390,7 @@ def _cast(dtype: str, **arrays: np.ndarray) -> Arrays:
     }
 
 
+# In the order of their seeds: a new one goes to the end.
 MAKERS = {
     "reparameterize": reparameterize_cases,
     "kl": kl_cases,
