@@ -69,6 +69,8 @@ KL = "# TODO(kl): "
         ("HW3/vae.py", KL, "# TODO(kullback): ", ["no solution region has the id kl:", "there is no kullback"]),
         (RUBRIC, 'name = "kl_divergence"', 'name = "kl"', ["TODO(kl) stands in kl_divergence in HW3/vae.py, and the"]),
         ("HW3/vae.py", KL, "# WRITE(kl): ", ["HW3/vae.py, line ", "no `# TODO(<id>): ...` comment above"]),
+        ("HW3/vae.py", "def kl_divergence(", "def (", ["HW3/vae.py, line ", "invalid syntax"]),
+        (f"{PUBLIC}/samplers.npz", None, "", ["samplers.npz is on the release list and is not there"]),
         ("HW3/viz.py", None, "", ["HW3/viz.py is on the release list and is not there"]),
         (RUBRIC, 'before = "train_vae.py"', 'before = "train.py"', ["kl is needed before train.py, which is"]),
         ("grading/submission.py", '"HW3/vae.py": "HW3.vae", ', "", ["grading/submission.py: FILES has HW3/d"]),

@@ -64,18 +64,19 @@ def findings() -> list[str]:
 
 def _needed(rubric: Rubric) -> list[str]:
     try:
-        calls, makers = _calls(), _makers()
-        chaffs, wheats = _bank()
-    except (GradingError, OSError, SyntaxError) as error:
+        calls, (chaffs, wheats) = _calls(), _bank()
+        return [
+            *_code(rubric),
+            *_driver(rubric, calls),
+            *_recipes(rubric, _makers()),
+            *_answers(rubric, chaffs, wheats),
+            *_cases(rubric, calls, chaffs),
+            *_hints(rubric, chaffs),
+        ]
+    except SyntaxError as error:
+        return [f"{error.filename}, line {error.lineno}: {error.msg}"]
+    except (GradingError, OSError) as error:
         return [str(error)]
-    return [
-        *_code(rubric),
-        *_driver(rubric, calls),
-        *_recipes(rubric, makers),
-        *_answers(rubric, chaffs, wheats),
-        *_cases(rubric, calls, chaffs),
-        *_hints(rubric, chaffs),
-    ]
 
 
 # -- what each place says of the rubric -----------------------------------------------------------------
@@ -83,19 +84,17 @@ def _needed(rubric: Rubric) -> list[str]:
 
 def _code(rubric: Rubric) -> Iterator[str]:
     """The files that leave, and the solution regions in them."""
-    listed, handout = release_list(rubric), {}
+    listed = release_list(rubric)
+    handout: dict[str, bytes] = {}
+    made = {MISTAKES, *(PUBLIC / f"{id}.npz" for id in rubric.functions)}  # told with the cases
     for origin, place in listed.items():
         path = ROOT / origin
         if not path.is_file():
-            if path.parent != PUBLIC:  # what is missing there is told with the cases
+            if path not in made:
                 yield f"{origin} is on the release list and is not there: bring it back, or take it off the list"
-            continue
-        if path.suffix == ".py":
-            try:
-                handout[place] = without_solutions(path.read_text(encoding="utf-8"), origin).encode()
-            except GradingError as error:
-                yield str(error)
-                return
+        elif path.suffix == ".py":
+            _parse(Path(origin))
+            handout[place] = without_solutions(path.read_text(encoding="utf-8"), origin).encode()
     yield from stub_problems(rubric, handout)
     for function in rubric.functions.values():
         if function.before not in listed:
