@@ -39,6 +39,7 @@ test: lint
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m grading check
 
 clean:
 	rm -rf .venv $(DEMO) .pytest_cache .ruff_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import sys
 from functools import cache
 from pathlib import Path
@@ -60,6 +61,12 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
     """A submission as a folder."""
     write_tree(folder, files)
     return folder
+
+
+def copy_tree(folder: Path) -> Path:
+    """The instructor's tree without what work in it leaves."""
+    left = (".git", ".venv", "__pycache__", ".*_cache", "data", "demo", "result")
+    return shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*left))
 
 
 def start(*args: object, tree: Path = ROOT) -> Popen[str]:

@@ -15,12 +15,10 @@ from pathlib import Path
 import pytest
 
 import classroom
-from classroom import from_bank, grades, grading, handout, solution, start, write
+from classroom import copy_tree, from_bank, grades, grading, handout, solution, start, write
 from exploits import exploits
-from grading.hidden.handout.release import ALLOWED
 from grading.hidden.reference.bank import BANK
 from grading.rubric import load_rubric
-from harness import ROOT
 
 IDS = list(load_rubric().functions)
 FULL = {id: function.points for id, function in load_rubric().functions.items()}
@@ -220,12 +218,7 @@ def test_resume_grades_what_is_missing_or_changed(one, tmp_path):
 
 @pytest.mark.parametrize("file", ["reports/templates/feedback.html", "sandbox/confinement.py"])
 def test_resume_grades_again_after_a_change_of_the_grader(one, tmp_path, file):
-    tree = tmp_path / "tree"
-    for name in ("grading", "HW3"):
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for place in ALLOWED:
-        if "/" not in place:
-            shutil.copy(ROOT / place, tree / place)
+    tree = copy_tree(tmp_path / "tree")
     run = ("grade", one, "--out", tmp_path / "out", "--only", "guidance", "--resume")
     result, stamps = tmp_path / "out" / "ada" / "results.json", []
     for _ in range(2):

@@ -1,6 +1,7 @@
 """`python -m grading release`: write the handout, and look through it for leaks.
 
-What leaves is an allow-list: a new file is secret until it is listed here.
+What leaves is an allow-list: a new file is secret until it is listed here, or the rubric names it as what students
+write or are checked on.
 """
 
 from __future__ import annotations
@@ -11,29 +12,33 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 import zipfile
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
 
 from grading.cases import all_cases
 from grading.errors import GradingError
-from grading.hidden.handout.regions import solution_statements, without_markers, without_solutions
+from grading.hidden.handout.regions import BEGIN, END, solution_statements, without_markers, without_solutions
 from grading.rubric import Rubric, check_cases, load_rubric, note_total
 from grading.submission import ROOT
 
-# Source -> place in the handout. Everything not named here stays.
+README = "grading/hidden/handout/files/README.md"
+
+# Source -> place in the handout, of what the rubric does not name. `release_list` has both; everything else stays.
 ALLOWED = {
     **{
         file: file
         for file in (
             *("requirements.txt", "LICENSE", ".gitignore"),
-            *("train_vae.py", "train_diffusion.py", "train_latent_diffusion.py", "train_clip.py", "train_tiny_sd.py"),
+            *("train_vae.py", "train_diffusion.py", "train_latent_diffusion.py", "train_clip.py"),
             *("sample.py", "evaluate.py"),
-            *("HW3/__init__.py", "HW3/vae.py", "HW3/Unet.py", "HW3/diffusion.py", "HW3/clip.py", "HW3/latent.py"),
+            *("HW3/__init__.py", "HW3/Unet.py", "HW3/clip.py", "HW3/latent.py"),
             *("HW3/schedules.py", "HW3/embedding.py", "HW3/learning_rate.py", "HW3/data.py", "HW3/pretrained.py"),
             *("HW3/generate.py", "HW3/metrics.py", "HW3/viz.py"),
             *("HW3/plumbing/__init__.py", "HW3/plumbing/cli.py", "HW3/plumbing/run.py", "HW3/plumbing/device.py"),
@@ -44,21 +49,21 @@ ALLOWED = {
             *("grading/submission.py", "grading/driver.py", "grading/cases.py", "grading/judge.py"),
             *("grading/feedback.py", "grading/rubric.py", "grading/rubric.toml", "grading/conftest.py"),
             "grading/packages.py",
-            *("grading/test_ddpm_posterior.py", "grading/test_ddpm_step.py", "grading/test_ddim_step.py"),
-            *("grading/test_q_sample.py", "grading/test_predict_x0.py", "grading/test_reparameterize.py"),
-            *("grading/test_kl.py", "grading/test_conditioning.py", "grading/test_guidance.py"),
-            "grading/test_samplers.py",
-            *("grading/cases/reparameterize.npz", "grading/cases/kl.npz", "grading/cases/q-sample.npz"),
-            *("grading/cases/predict-x0.npz", "grading/cases/posterior.npz", "grading/cases/ddpm-step.npz"),
-            *("grading/cases/ddim-step.npz", "grading/cases/conditioning.npz", "grading/cases/guidance.npz"),
+            *("grading/test_functions.py", "grading/test_samplers.py"),
             *("grading/cases/samplers.npz", "grading/cases/mistakes.json"),
         )
     },
-    "grading/hidden/handout/files/README.md": "README.md",
+    README: "README.md",
     "grading/hidden/handout/files/Makefile": "Makefile",
     "grading/hidden/handout/files/pyproject.toml": "pyproject.toml",
     "grading/hidden/handout/files/classroom.yml": ".github/workflows/classroom.yml",
 }
+
+
+def release_list(rubric: Rubric) -> dict[str, str]:
+    """Source -> place in the handout of everything that leaves."""
+    cases = (f"grading/cases/{id}.npz" for id in rubric.functions)
+    return ALLOWED | {file: file for file in (*rubric.submit, *cases)}
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
@@ -111,7 +116,7 @@ def build(source: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """(handout, handout with solutions): path -> content, without writing anything."""
     rubric = load_rubric(source / "grading" / "rubric.toml")
     handout, solved = {}, {}
-    for origin, place in ALLOWED.items():
+    for origin, place in release_list(rubric).items():
         path = source / origin
         if not path.is_file():
             raise GradingError(f"{origin} is on the release list and is not there")
@@ -123,7 +128,8 @@ def build(source: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
             solved[place] = without_markers(text, origin).encode("utf-8")
     readme = handout_readme(handout["README.md"].decode("utf-8"), rubric).encode("utf-8")
     handout["README.md"] = solved["README.md"] = readme
-    _check_rubric(rubric, handout)
+    for problem in stub_problems(rubric, handout):
+        raise GradingError(problem)
     # What grading has besides a submission. The self-check takes it from here, whatever is changed elsewhere.
     kept = [place for place in handout if place.startswith("HW3/") or place in (*rubric.submit, "requirements.txt")]
     originals = {f"grading/originals/{place}": handout[place] for place in kept}
@@ -135,31 +141,52 @@ def build(source: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
 
 
 def handout_readme(template: str, rubric: Rubric) -> str:
-    """The handout's README with the table of TODOs filled in from the rubric."""
+    """The handout's README with what it takes from the rubric filled in."""
+    functions = rubric.functions.values()
     rows = [
         f"| `{f.id}` | {f.title} | `{f.name.rpartition('.')[2]}` in `{f.file}` | {f.points:g} | `{f.before}` |"
-        for f in rubric.functions.values()
+        for f in functions
     ]
-    table = "\n".join(["| id | what | where | points | needed before |", "|---|---|---|---|---|", *rows])
-    if "{todo_table}" not in template:
-        raise GradingError("the handout's README has no place for the table of TODOs")
-    return template.replace("{todo_table}", table).replace("{total}", f"{rubric.total:g}")
+    filled_in = {
+        "{todo_table}": "\n".join(["| id | what | where | points | needed before |", "|---|---|---|---|---|", *rows]),
+        "{total}": f"{rubric.total:g}",
+        "{submit}": ", ".join(f"`{file}`" for file in rubric.submit),
+        **{
+            f"{{before {script}}}": ", ".join(f.id for f in functions if f.before == script)
+            for script in dict.fromkeys(f.before for f in functions)
+        },
+    }
+    for place, text in filled_in.items():
+        if place not in template:
+            raise GradingError(f"{README}: there is no {place} in it, which the rubric fills in: add it")
+        template = template.replace(place, text)
+    for script in re.findall(r"\{before (.+?)\}", template):
+        raise GradingError(f"{README}: no function is needed before {script}: take {{before {script}}} out")
+    return template
 
 
-def _check_rubric(rubric: Rubric, handout: dict[str, bytes]) -> None:
-    """Each id has one stub, in the function that the rubric names."""
-    found: dict[str, tuple[str, str]] = {}
+def stub_problems(rubric: Rubric, handout: dict[str, bytes]) -> list[str]:
+    """What keeps each id from having one stub, in the function that the rubric names, and the code from having more."""
+    found: dict[str, list[tuple[str, str]]] = {}
     for file, content in handout.items():
-        if not file.endswith(".py"):
-            continue
-        for name, id in _stubs(content.decode("utf-8")):
-            if id in found:
-                raise GradingError(f"TODO({id}) stands in two places: {found[id][0]} and {file}")
-            found[id] = (file, name)
-    wanted = {id: (function.file, function.name) for id, function in rubric.functions.items()}
-    for id in wanted.keys() | found.keys():
-        if wanted.get(id) != found.get(id):
-            raise GradingError(f"TODO({id}): the rubric says {wanted.get(id)}, the code has {found.get(id)}")
+        if file.endswith(".py"):
+            for name, id in _stubs(content.decode("utf-8")):
+                found.setdefault(id, []).append((file, name))
+    problems = []
+    for id, function in rubric.functions.items():
+        places = found.pop(id, [])
+        if not places:
+            what = f"put `# TODO({id}): what to write`, `{BEGIN}` and `{END}` around the body of {function.name}"
+            problems.append(f"{function.file}: no solution region has the id {id}: {what}")
+        elif places != [(function.file, function.name)]:
+            where = " and ".join(f"{name} in {file}" for file, name in places)
+            wanted = f"{function.name} in {function.file}"
+            problems.append(f"TODO({id}) stands in {where}, and the rubric says {wanted}: correct one of them")
+    for id, places in found.items():
+        file, name = places[0]
+        what = "add a [[function]] with that id, or take the markers out of"
+        problems.append(f"grading/rubric.toml: there is no {id}, and {file} has a TODO({id}): {what} {name}")
+    return problems
 
 
 def _stubs(source: str) -> list[tuple[str, str]]:
@@ -186,12 +213,13 @@ def _stubs(source: str) -> list[tuple[str, str]]:
 
 def check_leaks(source: Path, handout: dict[str, bytes]) -> None:
     """Raise GradingError if the handout holds a solution, a hidden file or a hidden array."""
-    originals = {f"grading/originals/{place}" for place in (*ALLOWED.values(), "manifest.json")}
-    unexpected = sorted(handout.keys() - originals - set(ALLOWED.values()))
+    listed = release_list(load_rubric(source / "grading" / "rubric.toml"))
+    originals = {f"grading/originals/{place}" for place in (*listed.values(), "manifest.json")}
+    unexpected = sorted(handout.keys() - originals - set(listed.values()))
     if unexpected:
         raise GradingError(f"leak: {unexpected[0]} is not on the release list")
-    _check_statements(source, handout)
-    hidden = hidden_hashes(source)
+    _check_statements(source, [file for file in listed if file.endswith(".py")], handout)
+    hidden = hidden_hashes(source, listed)
     arrays = hidden_arrays(source)
     # A handout that lies in the tree is not on the list either, but what it holds is no secret.
     is_hit = any(hashlib.sha256(content).hexdigest() in hidden for content in handout.values())
@@ -205,16 +233,11 @@ def check_leaks(source: Path, handout: dict[str, bytes]) -> None:
                 raise GradingError(f"leak: {file} holds {name}, which is {arrays[value_hash]}")
 
 
-def _check_statements(source: Path, handout: dict[str, bytes]) -> None:
-    given = "".join(
-        _squeeze(without_solutions((source / file).read_text(encoding="utf-8"), file))
-        for file in ALLOWED
-        if file.endswith(".py")
-    )
-    for file in ALLOWED:
-        if not file.endswith(".py"):
-            continue
-        for statement in solution_statements((source / file).read_text(encoding="utf-8"), file):
+def _check_statements(source: Path, modules: list[str], handout: dict[str, bytes]) -> None:
+    texts = {file: (source / file).read_text(encoding="utf-8") for file in modules}
+    given = "".join(_squeeze(without_solutions(text, file)) for file, text in texts.items())
+    for file, text in texts.items():
+        for statement in solution_statements(text, file):
             wanted = _squeeze(statement)
             if len(statement) < 30 or wanted in given:
                 continue
@@ -228,14 +251,14 @@ def _squeeze(text: str) -> str:
     return "".join(text.split()).replace("#", "").replace("'", '"')
 
 
-def hidden_hashes(source: Path) -> dict[str, str]:
+def hidden_hashes(source: Path, listed: Container[str]) -> dict[str, str]:
     """sha256 -> path of every file of the tree that is not on the list (empty files aside)."""
     secret = {}
     for path in source.rglob("*"):
         file = path.relative_to(source)
         if file.parts[0] in (".git", ".venv", "result", "demo", "data") or "__pycache__" in file.parts:
             continue
-        if path.is_file() and path.stat().st_size > 0 and (file.as_posix() not in ALLOWED):
+        if path.is_file() and path.stat().st_size > 0 and file.as_posix() not in listed:
             secret[hashlib.sha256(path.read_bytes()).hexdigest()] = file.as_posix()
     return secret
 
