@@ -7,7 +7,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -252,17 +252,25 @@ def check_cases(rubric: Rubric, cases: Iterable[Case]) -> None:
         if case.check != "sample":  # whole samplers belong to no id and carry no points
             found[case.hidden].setdefault(case.id, set()).add(case.group)
     for hidden, groups in found.items():
-        key, side = ("weights", "hidden") if hidden else ("public", "public")
+        side = "hidden" if hidden else "public"
         for id in sorted(groups.keys() - rubric.functions.keys()):
             raise rubric.source.error(f"there are {side} cases of {id}, and no function: add it, or delete {id}.npz")
-        for number, (id, function) in enumerate(rubric.functions.items() if groups else ()):
-            wanted, made = set(function.weights if hidden else function.public), groups.get(id, set())
-            for group in sorted(made - wanted):
-                problem = f"{id}: the group {group} has {side} cases: add it to `{key}`"
-                raise rubric.source.error(problem, key, "function", number)
-            for group in sorted(wanted - made):
-                problem = f"{id}: the group {group} has no {side} case: make one, or take it out of `{key}`"
-                raise rubric.source.error(problem, key, "function", number)
+        for id in rubric.functions if groups else ():
+            for problem in group_problems(rubric, id, groups.get(id, set()), hidden=hidden):
+                raise problem
+
+
+def group_problems(rubric: Rubric, id: str, made: set[str], *, hidden: bool) -> Iterator[GradingError]:
+    """Where one function's groups in the rubric are not the groups of its cases."""
+    key, side = ("weights", "hidden") if hidden else ("public", "public")
+    function, number = rubric.functions[id], list(rubric.functions).index(id)
+    wanted = set(function.weights if hidden else function.public)
+    for group in sorted(made - wanted):
+        problem = f"{id}: the group {group} has {side} cases: add it to `{key}`"
+        yield rubric.source.error(problem, key, "function", number)
+    for group in sorted(wanted - made):
+        problem = f"{id}: the group {group} has no {side} case: make one, or take it out of `{key}`"
+        yield rubric.source.error(problem, key, "function", number)
 
 
 def note_total(rubric: Rubric) -> None:

@@ -20,7 +20,7 @@ from grading.feedback import MISTAKES
 from grading.hidden.handout.regions import without_solutions
 from grading.hidden.handout.release import README, handout_readme, release_list, stub_problems
 from grading.judge import CHECKS, OUTPUTS
-from grading.rubric import Function, Rubric, load_rubric
+from grading.rubric import Function, Rubric, group_problems, load_rubric
 from grading.submission import FILES, ROOT
 
 DRIVER, SUBMISSION = Path("grading/driver.py"), Path("grading/submission.py")
@@ -151,7 +151,8 @@ def _cases(rubric: Rubric, calls: set[str], chaffs: Hints) -> Iterator[str]:
                 gone = {name for case in cases for name in case.mistakes} - chaffs.get(function.id, {}).keys()
                 if gone:
                     yield f"{file}: the bank has no chaff {', '.join(sorted(gone))} any more: {AGAIN}"
-                yield from _groups(function, {case.group for case in cases}, hidden)
+                groups = {case.group for case in cases}
+                yield from map(str, group_problems(rubric, function.id, groups, hidden=hidden))
         for path in sorted(folder.glob("*.npz")):
             if path.stem not in rubric.functions.keys() | UNGRADED:
                 what = "which is not in the rubric: add it there, or delete the file"
@@ -169,16 +170,6 @@ def _case(case: Case, function: Function, calls: set[str]) -> Iterator[str]:
     for name in case.expected if case.check == "value" else ():
         if name not in OUTPUTS:
             yield f"grading/judge.py knows no output `{name}`, and refuses it: add it to GRADED_OUTPUTS"
-
-
-def _groups(function: Function, made: set[str], hidden: bool) -> Iterator[str]:
-    key, side = ("weights", "hidden") if hidden else ("public", "public")
-    wanted = set(function.weights if hidden else function.public)
-    for group in sorted(wanted - made):
-        what = f"make one in {MAKE_CASES.name}, or take it out"
-        yield f"grading/rubric.toml: `{key}` of {function.id} has the group {group}, which has no {side} case: {what}"
-    for group in sorted(made - wanted):
-        yield f"grading/rubric.toml: `{key}` of {function.id} lacks the group {group}, which has {side} cases: add it"
 
 
 def _hints(rubric: Rubric, chaffs: Hints) -> Iterator[str]:
