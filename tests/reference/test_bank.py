@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import cache, partial
 from itertools import combinations
 
@@ -86,6 +86,12 @@ def elsewhere(entry: Entry, cases: list[Case]) -> list[Case]:
 
 
 # -- the bank --------------------------------------------------------------------------------------------
+
+
+def test_enough_of_each():
+    chaffs, wheats = Counter(e.id for e in CHAFFS), Counter(e.id for e in WHEATS)
+    assert {id: n for id in PLACES if (n := chaffs[id]) < 10} == {}
+    assert {id: n for id in PLACES if (n := wheats[id]) < 6} == {}
 
 
 @named(CHAFFS)

@@ -56,7 +56,7 @@ def test_the_self_check_computes_on_one_thread(tmp_path):
     solved = build(ROOT)[1]
     text = "\nimport torch\n\n\ndef guided_eps(*args):\n    raise RuntimeError(f'threads: {torch.get_num_threads()}')\n"
     root = write(tmp_path / "hw3", {**solved, "train_tiny_sd.py": solved["train_tiny_sd.py"] + text.encode()})
-    command = [sys.executable, "-m", "pytest", "grading/test_guidance.py", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "grading/", "-k", "guidance", "-p", "no:cacheprovider"]
     env = child_env(OMP_NUM_THREADS="4")
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
     assert "threads: 1" in done.stdout, done.stdout
