@@ -39,7 +39,8 @@ test: lint
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m grading check
 
 clean:
-	rm -rf .venv $(DEMO) .pytest_cache .ruff_cache
+	rm -rf .venv $(DEMO) .pytest_cache .ruff_cache .mypy_cache

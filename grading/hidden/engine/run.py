@@ -131,12 +131,14 @@ def read_late(path: Path, handins: list[Handin]) -> dict[str, float]:
     by_student: dict[str, list[str]] = {}
     for handin in handins:
         by_student.setdefault(handin.student, []).append(handin.name)
-    names, late = {handin.name for handin in handins}, {}
+    names = {handin.name for handin in handins}
+    late: dict[str, float] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
-            key = next((name for name in ("submission", "student") if name in (rows.fieldnames or [])), None)
-            if key is None or "hours_late" not in rows.fieldnames:
+            columns = rows.fieldnames or []
+            key = next((name for name in ("submission", "student") if name in columns), None)
+            if key is None or "hours_late" not in columns:
                 raise GradingError(f"{path}: columns `submission` or `student`, and `hours_late` are needed", 2)
             for row in rows:
                 try:
@@ -302,6 +304,7 @@ class GradingRun:
             return Found([FunctionResult(f.id, 0.0, f.points, problem=f"{f.file} is missing") for f in functions])
         for tries_left in reversed(range(RESTARTS + 1)):
             zygote = self._zygote
+            assert zygote is not None  # started before the first submission
             try:
                 return grade_submission(self.exam, zygote, slot, contents.files)
             except ZygoteLost:

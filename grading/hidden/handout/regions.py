@@ -64,7 +64,7 @@ def _region(lines: list[str], first: int, last: int, file: str) -> Region:
     match = re.fullmatch(r"# TODO\(([\w-]+)\): (.+)", above)
     if match is None:
         raise GradingError(f"{file}, line {first + 1}: no `# TODO(<id>): ...` comment above {BEGIN}")
-    indent = re.match(r"\s*", lines[first])[0]
+    indent = lines[first][: -len(lines[first].lstrip())]
     return Region(match[1], match[2], first, last, indent)
 
 

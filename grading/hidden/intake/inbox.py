@@ -20,10 +20,11 @@ import itertools
 import os
 import stat
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from grading.errors import GradingError
 from grading.hidden.intake import platforms
@@ -472,8 +473,9 @@ class _Reading:
                     raise Refused(archive.problem)
                 with archive.open(MAX_NESTED_BYTES) as file:
                     members = zip_directory(file, MAX_DIRECTORY_BYTES)
-                    in_memory = isinstance(file, io.BytesIO)
-                    reopen = partial(io.BytesIO, file.getvalue()) if in_memory else partial(archive.open, 0)
+                    reopen: Callable[[], BinaryIO] = partial(archive.open, 0)
+                    if isinstance(file, io.BytesIO):
+                        reopen = partial(io.BytesIO, file.getvalue())
             except Refused as refusal:
                 self.is_closed = True
                 self.notes.append(f"{archive.shown} {refusal}.")

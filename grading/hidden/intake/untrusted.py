@@ -109,7 +109,8 @@ def entries_of(pieces: Iterable[Piece], wanted: set[str], notes: list[str], leve
 
 def _walk(root: Path, wanted: set[str], notes: list[str], levels: int) -> Iterator[Entry]:
     """Breadth first, so that what is cut off is what lies deepest."""
-    queue, left = deque([(root, ())]), MAX_FILES
+    queue: deque[tuple[Path, tuple[str, ...]]] = deque([(root, ())])
+    left = MAX_FILES
     while queue:
         folder, parts = queue.popleft()
         try:
@@ -165,7 +166,7 @@ def open_plain(path: Path, _: int = 0) -> BinaryIO:
         handle = os.open(path, flags)
     except OSError as error:
         reason = {errno.ELOOP: _KINDS[stat.S_IFLNK], errno.EACCES: "cannot be read: permission denied"}
-        raise Refused(reason.get(error.errno, "cannot be read")) from None
+        raise Refused(reason.get(error.errno or 0, "cannot be read")) from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise Refused(_SPECIAL)

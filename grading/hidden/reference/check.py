@@ -213,7 +213,7 @@ def _makers() -> set[str]:
     """The ids for which cases are made."""
     value = _value(_parse(MAKE_CASES), "MAKERS", MAKE_CASES)
     keys = value.keys if isinstance(value, ast.Dict) else []
-    return {key.value for key in keys if isinstance(key, ast.Constant)}
+    return {str(key.value) for key in keys if isinstance(key, ast.Constant)}
 
 
 def _bank() -> tuple[Hints, Counter[str]]:
@@ -223,8 +223,8 @@ def _bank() -> tuple[Hints, Counter[str]]:
     for path in sorted((ROOT / BANK).glob("*.py")):
         file = path.relative_to(ROOT)
         tree = _parse(file)
-        for function in tree.body:
-            for mark in function.decorator_list if isinstance(function, ast.FunctionDef) else ():
+        for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
+            for mark in function.decorator_list:
                 if not isinstance(mark, ast.Call) or ast.unparse(mark.func) not in ("chaff", "wheat"):
                     continue
                 values = (_value(tree, arg.id, file) if isinstance(arg, ast.Name) else arg for arg in mark.args)

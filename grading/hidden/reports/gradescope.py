@@ -53,7 +53,7 @@ _FIELDS = {
 
 def _is_sound(record: Result | FunctionResult) -> bool:
     """Whether each field holds what its annotation says."""
-    return all(_FIELDS[field.type](getattr(record, field.name)) for field in fields(record))
+    return all(_FIELDS[str(field.type)](getattr(record, field.name)) for field in fields(record))
 
 
 def gradescope(result: Result, rubric: Rubric) -> dict[str, Any]:

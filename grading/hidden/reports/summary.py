@@ -153,7 +153,12 @@ def _chart(draw: Any, size: tuple[float, float], name: str, label: str) -> Marku
     from matplotlib.figure import Figure
 
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    settings = {"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 10.5, "font.family": "sans-serif"}
+    settings: dict[Any, Any] = {
+        "svg.hashsalt": name,
+        "svg.fonttype": "none",
+        "font.size": 10.5,
+        "font.family": "sans-serif",
+    }
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()

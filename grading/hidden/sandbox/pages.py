@@ -51,7 +51,7 @@ def _mappings() -> Iterator[_Mapping]:
             if mapping is not None:
                 yield mapping
             mapping = _Mapping(int(match[1], 16), int(match[2], 16), match[3], match[4] != "0")
-        elif match := re.match(r"(\w+): +(\d+) kB", line):
+        elif mapping is not None and (match := re.match(r"(\w+): +(\d+) kB", line)):
             mapping.sizes[match[1]] = int(match[2]) << 10
     if mapping is not None:
         yield mapping

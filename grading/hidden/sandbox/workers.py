@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,7 @@ class Worker:
             reader.feed(data)
             if descriptors:
                 self._listener = descriptors[0]
-                self._selector.register(self._listener, selectors.EVENT_READ, self._refuse)
+                self._selector.register(self._listener, selectors.EVENT_READ, partial(self._refuse, self._listener))
         if self._zygote.enforced and self._listener is None:
             raise self._lost("start", "the sandbox is not up")
 
@@ -241,6 +242,7 @@ class Worker:
                 reader.feed(data)
             except FrameError:
                 raise self._lost("protocol", "what was sent is no answer") from None
+        assert reader.frame is not None  # nothing is wanted any more
         answer, results = reader.frame
         given = answer.get("nonce")
         if not (isinstance(given, str) and given.isascii() and secrets.compare_digest(given, nonce)):
@@ -344,18 +346,18 @@ class Worker:
         self.output += kept
         self.dropped += len(data) - len(kept)
 
-    def _refuse(self) -> None:
+    def _refuse(self, listener: int) -> None:
         """Answer one refused system call with "not permitted", and count it."""
         notice = bytearray(80)  # struct seccomp_notif: id, pid, flags, number, architecture, ip, 6 arguments
         try:
-            fcntl.ioctl(self._listener, _RECEIVE, notice)
+            fcntl.ioctl(listener, _RECEIVE, notice)
             id, _, _, number = struct.unpack_from("=QIIi", notice)
-            fcntl.ioctl(self._listener, _ANSWER, struct.pack("=QqiI", id, 0, -errno.EPERM, 0))
+            fcntl.ioctl(listener, _ANSWER, struct.pack("=QqiI", id, 0, -errno.EPERM, 0))
         except OSError:  # the caller was interrupted, or has ended
             waiting = select.poll()
-            waiting.register(self._listener, 0)
+            waiting.register(listener, 0)
             if waiting.poll(0):  # ended: nobody is left who could ask
-                self._selector.unregister(self._listener)
+                self._selector.unregister(listener)
             return
         self.refused[_name(number)] += 1
         if self.refused.total() > REFUSALS:
@@ -425,7 +427,9 @@ def _write_box(code: Path, scratch: Path, files: dict[str, bytes], slot: int, *,
 
 def _builtin_exception(name: object) -> str:
     """The name, if it is one of Python's own exceptions: any other could be made up of hidden inputs."""
-    found = getattr(builtins, name, None) if isinstance(name, str) else None
+    if not isinstance(name, str):
+        return "Exception"
+    found = getattr(builtins, name, None)
     return name if isinstance(found, type) and issubclass(found, BaseException) else "Exception"
 
 

@@ -89,7 +89,7 @@ def warm_up() -> None:
     net = EpsMLP(3, time_dim=16, hidden_dim=32)
     driver.warm_up(net, {"x": x, "t": t})
     net.double()(x.double(), t).sum().backward()
-    diffusion = GaussianDiffusion(None, DiffusionConfig(timesteps=8))
+    diffusion = GaussianDiffusion(net, DiffusionConfig(timesteps=8))
     rows = diffusion.at(diffusion.alpha_bars, t, x)  # any method that is graded is a TODO here
     (x - rows * x).div(rows)
     threads = len(os.listdir("/proc/self/task")) if sys.platform.startswith("linux") else 1
@@ -129,7 +129,8 @@ def _send(control: socket.socket, message: dict[str, Any]) -> None:
 
 def _receive(control: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """The next message and its descriptors; None when the judge has gone."""
-    data, descriptors = b"", []
+    data = b""
+    descriptors: list[int] = []
     while not data.endswith(b"\n"):
         part, more, _, _ = socket.recv_fds(control, 4096, 2)
         if not part:
