@@ -111,10 +111,9 @@ def _gate(case: Case, result: Arrays) -> Problem | None:
 
 
 GRADED_OUTPUTS = {"x_t", "x0", "mean", "variance", "x_prev", "kl", "z", "eps", "out"}
-OUTPUTS = GRADED_OUTPUTS | {
-    *("again", "grad_mu", "grad_logvar", "samples", "seen_x", "seen_t", "seen_cond"),
-    *("rows", "grad_cond", "params_reached", "out_other_x", "out_other_t", "out_other_cond"),
-}
+_RECORDED = {"again", "grad_mu", "grad_logvar", "samples", "seen_x", "seen_t", "seen_cond"}
+_RECORDED |= {"rows", "grad_cond", "params_reached", "out_other_x", "out_other_t", "out_other_cond"}
+OUTPUTS = GRADED_OUTPUTS | _RECORDED
 
 
 def _shapes(result: Arrays, **want: tuple[int, ...] | None) -> Problem | None:
