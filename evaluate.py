@@ -27,6 +27,7 @@ from HW3.metrics import frechet_distance, label_accuracy, reconstruction_error
 from HW3.plumbing.checkpoints import load_checkpoint
 from HW3.plumbing.cli import Parser, add_data_dir, add_device, at_least, run_main
 from HW3.plumbing.device import pick_device
+from HW3.plumbing.errors import UserError
 from HW3.plumbing.files import write_atomically
 from HW3.pretrained import load_clip, load_vae
 
@@ -43,13 +44,20 @@ def main() -> None:
     args = parser.parse_args()
 
     device = pick_device(args.device)
-    rows = []
+    rows, problems = [], []
     for path in args.ckpts:
-        row = evaluate(path, args.clip_ckpt, args.data_dir, args.num, args.seed, device)
+        try:
+            row = evaluate(path, args.clip_ckpt, args.data_dir, args.num, args.seed, device)
+        except UserError as error:  # the others are measured all the same
+            problems.append(error)
+            continue
         rows.append({"checkpoint": str(path), **row})
         print(format_row(rows[-1]), flush=True)
-    if args.json:
+    if args.json and rows:
         write_atomically(args.json, (json.dumps(rows, indent=2) + "\n").encode())
+    if problems:
+        more = f" (and {len(problems) - 1} more could not be measured)" if len(problems) > 1 else ""
+        raise type(problems[0])(f"{problems[0]}{more}")
 
 
 def evaluate(path: Path, judge: Path, data_dir: Path, num: int, seed: int, device: torch.device) -> dict:

@@ -44,6 +44,9 @@ def main() -> int:
     except GradingError as error:
         print(f"grading: error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"grading: error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\ngrading: interrupted", file=sys.stderr)
         return 130

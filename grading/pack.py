@@ -37,7 +37,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     rubric = load_rubric()
-    name = re.sub(r"[^\w-]+", "-", args.name or getpass.getuser()).strip("-").lower()
+    name = re.sub(r"[^\w-]+", "-", getpass.getuser() if args.name is None else args.name).strip("-").lower()
     if not name:
         raise GradingError("--name needs at least one letter or digit", exit_code=2)
     path = args.out / f"hw3-{name}.zip"
@@ -84,6 +84,7 @@ def check_zip(path: Path, rubric: Rubric) -> int:
         shutil.copytree(GIVEN / "HW3", clean / "HW3", ignore=shutil.ignore_patterns("__pycache__"))
         # The hidden cases are in the instructor's tree only, and are no part of a self-check.
         shutil.copytree(ROOT / "grading", clean / "grading", ignore=shutil.ignore_patterns("__pycache__", "hidden"))
+        _remove_additions(clean)
         for file in rubric.submit:
             (clean / file).unlink(missing_ok=True)
         with zipfile.ZipFile(path) as archive:
@@ -107,11 +108,35 @@ def warnings(rubric: Rubric, root: Path) -> list[str]:
             found.append(f"{file} is larger than {rubric.max_file_bytes:,} bytes and will not be read")
         elif digest(path) == manifest.get(file):
             found.append(f"{file} is as it was handed out")
+        elif problem := _unreadable(path):
+            found.append(f"{file} is no Python ({problem}); its functions will get no points")
     for file, handed_out in manifest.items():
         path = root / file
         if file not in rubric.submit and (not path.is_file() or digest(path) != handed_out):
             found.append(f"{file} was changed or deleted, but is not handed in: grading uses the original")
     return found
+
+
+def _unreadable(path: Path) -> str:
+    """Why Python cannot read the file; "" if it can."""
+    try:
+        ast.parse(path.read_bytes(), filename=path.name)
+    except SyntaxError as error:
+        return f"line {error.lineno}: {error.msg}"
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _remove_additions(clean: Path) -> None:
+    """Leave nothing beside what was handed out: a module of one's own helps here and is missing in grading."""
+    if not MANIFEST.is_file():  # the instructor's own tree
+        return
+    places = {MANIFEST.name, *json.loads(MANIFEST.read_text(encoding="utf-8"))}
+    for path in list(clean.rglob("*")):
+        place = path.relative_to(clean).as_posix()
+        if path.is_file() and not {place, place.removeprefix("grading/originals/")} & places:
+            path.unlink()
 
 
 def digest(path: Path) -> str:

@@ -55,8 +55,12 @@ class Threads:
     """
 
     def __init__(self, kind: str, device: torch.device) -> None:
-        self.is_fixed = device.type != "cpu" or "OMP_NUM_THREADS" in os.environ
+        # Where a container or a batch system gives only some of the cores, others' work says nothing about these.
+        has_all = not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) == psutil.cpu_count()
+        self.is_fixed = device.type != "cpu" or "OMP_NUM_THREADS" in os.environ or not has_all
         self.most = 1 if kind in ONE_THREAD else torch.get_num_threads()
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(self.most)
         if not self.is_fixed:
             self._mark()
             time.sleep(0.2 if self.most > 1 else 0)
@@ -67,7 +71,7 @@ class Threads:
         if self.is_fixed:
             return
         others = self._used_by_others()
-        torch.set_num_threads(max(1, min(self.most, round(self.most - others))))
+        torch.set_num_threads(max(1, min(self.most, round((psutil.cpu_count() or 1) - others))))
         self._mark()
 
     def _mark(self) -> None:

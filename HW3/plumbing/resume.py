@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from HW3.plumbing.checkpoints import load_checkpoint
+from HW3.plumbing.checkpoints import TRAINED_BY, load_checkpoint
 from HW3.plumbing.errors import UsageError
-from HW3.plumbing.log import say
 
 # Flags that a continued run may change: they decide where and how long, not what is learnt.
 _WHERE_AND_HOW_LONG = {
@@ -36,19 +35,18 @@ def plain_args(args: Namespace) -> dict[str, Any]:
 
 
 def check_overwrite(latest: Path, kind: str) -> None:
-    """Raise UsageError when a new run would replace one that has come further than its own first moments."""
+    """Raise UsageError when a new run would replace what an earlier one has learnt."""
     if not latest.exists():
         return
     try:
-        epochs = load_checkpoint(latest, kind)["position"]["epoch"]
-    except UsageError as error:
-        say(f"note: {error}; it is replaced")
-        return
-    if epochs > 0:
-        raise UsageError(
-            f"{latest} holds a run of {epochs} epochs, which this one would replace: "
-            "--resume continues it, --overwrite starts anew, --out-dir names another folder"
-        )
+        position = load_checkpoint(latest, kind)["position"]
+        what = f"holds a run of {position['epoch']} epochs and {position['steps']} steps"
+    except UsageError:
+        what = f"is no checkpoint that {TRAINED_BY[kind]} can continue"
+    raise UsageError(
+        f"{latest} {what}, and this run would replace it: "
+        "--resume continues it, --overwrite starts anew, --out-dir names another folder"
+    )
 
 
 def load_for_resume(

@@ -361,7 +361,7 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path):
 
 
 def test_interrupting_keeps_what_is_done(tmp_path):
-    for number in range(12):
+    for number in range(40):
         write(tmp_path / "in" / str(number), solution())
     run = ("grade", tmp_path / "in", "--out", tmp_path / "out", "--workers", 1)
     process = start(*run)
@@ -371,9 +371,22 @@ def test_interrupting_keeps_what_is_done(tmp_path):
     assert process.returncode == 130, err
     assert "go on with --resume" in err
     done = len(list((tmp_path / "out").glob("*/results.json")))
-    assert 1 <= done < 12
+    assert 1 <= done < 40
     assert grading(*run, "--resume").returncode == 0
-    assert len(grades(tmp_path / "out")) == 12
+    assert len(grades(tmp_path / "out")) == 40
+
+
+def test_one_student_graded_again_leaves_the_class_in_the_tables(tmp_path):
+    for name in ("ada", "bob"):
+        write(tmp_path / "in" / name, solution())
+    out = tmp_path / "out"
+    assert grading("grade", tmp_path / "in", "--out", out).returncode == 0
+    write(tmp_path / "again" / "ada", handout())
+    done = grading("grade", tmp_path / "again" / "ada", "--out", out, "--replace")
+    assert done.returncode == 0, done.stderr
+    assert "1 results of earlier runs stay in the tables: bob" in done.stdout
+    assert {name: row["total"] for name, row in grades(out).items()} == {"ada": "0", "bob": "100"}
+    assert "bob" in (out / "summary.html").read_text()
 
 
 def _wait_for(path: Path, seconds: float = 60) -> None:

@@ -298,5 +298,5 @@ def test_places(tmp_path):
     assert places.remove(others, is_cut=False) == others
     whole = str(ROOT)
     for size in range(2, len(whole)):
-        assert places.remove(f"see {whole[:size]}", is_cut=True) == "see "
+        assert places.remove(f"see {whole[:size]}", is_cut=True) in ("see ", "see …")
     assert places.remove("an end", is_cut=True) == "an end"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -42,6 +43,7 @@ def four_cores(monkeypatch):
     load = [0.0]
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(psutil, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
     monkeypatch.setattr(psutil, "cpu_percent", lambda: 100 * load[0] / 4)
     before = torch.get_num_threads()
     torch.set_num_threads(4)
@@ -56,6 +58,13 @@ def test_a_run_leaves_busy_cores_to_others(four_cores, busy, threads):
     assert torch.get_num_threads() == threads
     four_cores[0] = 0.0
     run.adapt()
+    assert torch.get_num_threads() == 4
+
+
+def test_a_container_with_some_of_the_cores_takes_what_it_has(four_cores, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    four_cores[0] = 3.0  # of others, on cores that are not ours
+    Threads("vae", torch.device("cpu"))
     assert torch.get_num_threads() == 4
 
 

@@ -230,17 +230,22 @@ def test_a_trained_model_is_replaced_only_on_demand(kind, tiny, tmp_path, monkey
     assert load(tmp_path / LATEST[kind])["position"] == {"epoch": 1, "steps": 0}
 
 
-def test_what_is_no_checkpoint_or_holds_no_epoch_is_replaced(tiny, tmp_path, monkeypatch):
+def test_a_first_epoch_under_way_is_not_replaced_either(tiny, tmp_path, monkeypatch):
     flags = [*tiny.flags("clip", tmp_path), "--epochs", 1]
     with signal_in(monkeypatch, "log", call=1):
         run_here("train_clip.py", *flags)
-    with signal_in(monkeypatch, "log", call=1):
-        assert run_here("train_clip.py", *flags).returncode == 130  # and not refused
-    (tmp_path / LATEST["clip"]).write_bytes(b"half a file")
-    result = run_here("train_clip.py", *flags)
-    assert_succeeds(result)
-    assert "is damaged" in result.stdout
-    assert "it is replaced" in result.stdout
+    latest = tmp_path / LATEST["clip"]
+    before = latest.read_bytes()
+    assert_one_line(run_here("train_clip.py", *flags), 2, latest, "0 epochs and 1 steps", "--overwrite")
+    assert latest.read_bytes() == before
+
+
+def test_what_is_no_checkpoint_is_replaced_on_demand(tiny, tmp_path):
+    flags = [*tiny.flags("clip", tmp_path), "--epochs", 1]
+    latest = tmp_path / LATEST["clip"]
+    latest.write_bytes(b"half a file")
+    assert_one_line(run_here("train_clip.py", *flags), 2, latest, "no checkpoint that train_clip.py", "--overwrite")
+    assert_succeeds(run_here("train_clip.py", *flags, "--overwrite"))
 
 
 # -- what --resume refuses ---------------------------------------------------------------------------

@@ -172,6 +172,15 @@ def test_a_vae_is_measured_before_there_is_a_clip(tiny, tmp_path):
     assert "frechet_distance" not in row
 
 
+def test_what_cannot_be_measured_does_not_keep_the_rest_from_the_table(tiny, tmp_path):
+    ckpts = [tiny.checkpoint("diffusion"), tmp_path / "nowhere.pt", tiny.checkpoint("vae")]
+    result = run_here("evaluate.py", *ckpts, "--clip-ckpt", tmp_path / "no.pt", "--json", tmp_path / "m.json")
+    assert result.returncode == 2
+    assert "no checkpoint at" in result.stderr.splitlines()[-1]
+    assert "1 more could not be measured" in result.stderr.splitlines()[-1]
+    assert [row["kind"] for row in json.loads((tmp_path / "m.json").read_text())] == ["vae"]
+
+
 def test_frechet_distance_is_zero_for_equals_and_grows_with_difference():
     clip, images = SimpleCLIP(embed_dim=8).eval(), torch.rand(300, 1, 32, 32)
     assert frechet_distance(clip, images, images) == pytest.approx(0, abs=1e-5)

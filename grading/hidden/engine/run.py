@@ -252,15 +252,26 @@ class GradingRun:
         return failures
 
     def report(self, handins: list[Handin], handout: dict[str, bytes]) -> None:
-        """grades.csv and summary.html."""
+        """grades.csv and summary.html, of this run's submissions and of those that OUT has from earlier ones."""
         rubric = self.exam.rubric
         results = [self.results[handin.name] for handin in handins if handin.name in self.results]
+        earlier = self._earlier({handin.name for handin in handins})
+        if earlier:
+            names = listed([result.submission for result in earlier])
+            print(f"{len(earlier)} results of earlier runs stay in the tables: {names}")
+        results += earlier
         write_grades(self.out, results, rubric)
         # Now and not while workers run: it keeps this process busy, and every answer of a worker would wait for it.
         code = CodeIndex({file: handout[file] for file in rubric.submit})
         for handin in tqdm(handins, desc="comparing code", unit="submission", disable=None, leave=False):
             code.add(handin.name, handin.read(rubric).files)
         write_summary(self.out, results, rubric, code)
+
+    def _earlier(self, now: set[str]) -> list[Result]:
+        """The results in OUT of submissions that this run was not given: one student graded again leaves the others."""
+        paths = sorted(path for path in self.out.glob("*/results.json") if path.parent.name not in now)
+        found = ((path.parent.name, read_result(path)) for path in paths)
+        return [result for name, result in found if result is not None and result.submission == name]
 
     def fingerprint(self, handin: Handin, contents: Contents) -> str:
         """A hash of everything that the result of this submission depends on."""
