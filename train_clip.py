@@ -21,7 +21,7 @@ from HW3.plumbing.cli import at_least, between, parse, run_main, training_parser
 from HW3.plumbing.run import Run
 from HW3.viz import save_grid
 
-QUICK = {"epochs": {"digits": 20, "*": 3}, "sample_every": 0}
+QUICK = {"epochs": {"digits": 20, "*": 4}, "sample_every": 0}
 
 
 def main() -> None:

@@ -26,11 +26,11 @@ class SimpleCLIP(nn.Module):
         super().__init__()
         self.embed_dim = embed_dim
         self.image_encoder = nn.Sequential(
-            nn.Conv2d(channels, 32, 5, stride=2, padding=2),
-            nn.MaxPool2d(2),  # (B, 32, 8, 8)
-            nn.GroupNorm(8, 32),
+            nn.Conv2d(channels, 24, 5, stride=2, padding=2),
+            nn.MaxPool2d(2),  # (B, 24, 8, 8)
+            nn.GroupNorm(8, 24),
             nn.ReLU(),
-            nn.Conv2d(32, 64, 3, padding=1),
+            nn.Conv2d(24, 64, 3, padding=1),
             nn.MaxPool2d(2),  # (B, 64, 4, 4)
             nn.GroupNorm(8, 64),
             nn.ReLU(),

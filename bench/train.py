@@ -48,6 +48,7 @@ from train_tiny_sd import EpsMLPCond, GuidedModel
 
 EPOCH = 60_000
 SHORT = 4  # network calls of a sampler that are timed
+THREADS = torch.get_num_threads()  # of the plain pipeline; ours takes what its `Run` chose
 
 
 @dataclass
@@ -344,6 +345,7 @@ def precision_seconds(loss: Callable[[], Tensor], run: Run, rounds: int) -> dict
 
 def measure(bench: Bench, stage: Stage, images: int, rounds: int, load_seconds: float) -> dict[str, object]:
     """All numbers of one model, plain and ours in turns."""
+    threads = {"plain": THREADS, "ours": torch.get_num_threads()}
     plain, ours, loss = bench.make(stage)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # `start` made Ctrl-C save a checkpoint
     least = max(1, images // bench.batch_size)
@@ -353,6 +355,7 @@ def measure(bench: Bench, stage: Stage, images: int, rounds: int, load_seconds: 
     ceiling = []
     for _ in range(rounds):
         for who, work in (("plain", plain), ("ours", ours)):
+            torch.set_num_threads(threads[who])
             steps[who].append(turn(work.step, least, stage.device))
             draws[who].append(sum(seconds(f, stage.device) / SHORT * calls for f, calls in work.samplers))
         for name, (function, count) in ours.once.items():
@@ -379,6 +382,7 @@ def measure(bench: Bench, stage: Stage, images: int, rounds: int, load_seconds: 
         "one_time_s": one_time,
         "epochs": bench.epochs,
         "precision_of_ours": "bf16" if stage.run.bf16 else "fp32",
+        "threads_of_ours": threads["ours"],
         "gflops": gflops,
         "matmul_gflops": median(ceiling),
         "pass_s": precision_seconds(lambda: loss(rows), stage.run, min(3, rounds)),
@@ -415,7 +419,7 @@ def machine(device: torch.device) -> dict[str, object]:
     return {
         "cpu": processor,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": THREADS,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "torch": torch.__version__,
         "native_bf16": has_native_bf16(device),
@@ -451,7 +455,8 @@ def table(rows: list[dict], host: dict[str, object]) -> str:
         fp32, bf16 = row["pass_s"]["fp32"], row["pass_s"]["bf16"]
         gflops, ceiling = row["gflops"], row["matmul_gflops"]
         lines.append(
-            f"| {row['model']} | {row['precision_of_ours']} | {gflops:.1f} | {ceiling:.1f} | {gflops / ceiling:.0%} "
+            f"| {row['model']} | {row['precision_of_ours']}, threads: {row['threads_of_ours']} "
+            f"| {gflops:.1f} | {ceiling:.1f} | {gflops / ceiling:.0%} "
             f"| {row['pass_rows']} | {fp32 * 1e3:.1f} | {bf16 * 1e3:.1f} | {fp32 / bf16:.2f} "
             f"| {'yes' if row['model'] in BF16_GAINS.get(host['device'].partition(':')[0], ()) else 'no'} |"
         )
@@ -477,6 +482,7 @@ def main() -> None:
     for name in args.model or BENCHES:
         print(f"{name} ...", file=sys.stderr, flush=True)
         torch.manual_seed(0)
+        torch.set_num_threads(THREADS)
         # What a training run says about itself does not belong between the lines of a table.
         with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(sys.stderr):
             bench = BENCHES[name]

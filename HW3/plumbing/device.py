@@ -16,7 +16,7 @@ BF16_GAINS = {
     "cuda": {"vae", "diffusion", "clip"},  # the latent MLPs are too small to fill a GPU
 }
 
-# A step of a latent MLP is as fast on one thread as on two, and unlike on two stays so beside another process.
+# A second thread brings a latent MLP a fifth at most, for twice the CPU time, and beside another process it costs more.
 ONE_THREAD = {"latent_diffusion", "tiny_sd"}
 
 
