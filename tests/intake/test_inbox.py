@@ -159,6 +159,16 @@ def test_what_could_be_a_submission_or_several_is_refused(tmp_path):
     assert "cannot be both" in refusal([tmp_path / "ada"], out=tmp_path / "ada")
 
 
+@pytest.mark.parametrize("around", ["", "class/"])
+def test_a_zip_of_students_folders_is_not_taken_for_one_submission(tmp_path, around):
+    names = ("ada", "bob", "eve")
+    put(tmp_path, {"class.zip": zipped({f"{around}{name}/{file}": V for name in names for file in ("HW3/vae.py",)})})
+    message = refusal([tmp_path / "class.zip"])
+    assert all(word in message for word in (*names, "--bulk", "--platform plain"))
+    assert summary([tmp_path / "class.zip"], bulk=True) == {name: name for name in names}
+    assert summary([tmp_path / "class.zip"], platform="plain") == {"class": "class"}
+
+
 def test_a_folder_of_folders_among_others_is_not_several_students(tmp_path):
     """`inbox/*` of a shell, where mallory handed in folders that are called like others."""
     put(tmp_path, {**under("in/ada"), **under("in/mallory/bob"), **under("in/mallory/cyd"), "in/bob.zip": WHOLE})

@@ -291,7 +291,20 @@ class _Search:
                 f"{shown} holds {archives} archives: say --bulk if each is a submission, --platform plain if it is one",
                 2,
             )
+        found = {child.name: self._files_in(child) for child in inner.children if child.is_folder}
+        twice = {name for name in found if any(found[name] & found[other] for other in found.keys() - {name})}
+        if twice and self.platform is None:
+            raise GradingError(
+                f"{shown} holds the same files in several folders ({printable(listed(sorted(twice)))}): "
+                "say --bulk if each is a submission, --platform plain if it is one",
+                2,
+            )
         return None
+
+    def _files_in(self, folder: Child) -> set[str]:
+        """Which of the rubric's files lie anywhere in it."""
+        entries = [entry for entry in entries_of(folder.pieces, _basenames(self.rubric), []) if not entry.problem]
+        return {file for entry in entries for file in self.rubric.submit if _place(file, entry)}
 
     def _is_inbox(self, child: Child) -> bool:
         """Whether what lies alone in an inbox is one itself, as where an export was unpacked into its own folder."""
