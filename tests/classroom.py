@@ -12,7 +12,7 @@ from subprocess import PIPE, CompletedProcess, Popen
 from grading.hidden.handout.release import build, write_tree
 from grading.hidden.reference.bank import PLACES, Entry
 from grading.rubric import load_rubric
-from harness import ROOT, child_env
+from harness import ROOT, child_env, hears_ctrl_c
 
 SUBMIT = load_rubric().submit
 
@@ -72,7 +72,7 @@ def copy_tree(folder: Path) -> Path:
 def start(*args: object, tree: Path = ROOT) -> Popen[str]:
     """`python -m grading ARGS...`, running."""
     command = [sys.executable, "-m", "grading", *map(str, args)]
-    return Popen(command, cwd=tree, env=child_env(), stdout=PIPE, stderr=PIPE, text=True)
+    return Popen(command, cwd=tree, env=child_env(), stdout=PIPE, stderr=PIPE, text=True, preexec_fn=hears_ctrl_c)
 
 
 def grading(*args: object, tree: Path = ROOT) -> CompletedProcess[str]:

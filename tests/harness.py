@@ -96,6 +96,11 @@ def child_env(**env: str) -> dict[str, str]:
     return {**inherited, "OMP_NUM_THREADS": "1", **env}
 
 
+def hears_ctrl_c() -> None:
+    """In a child before it starts: what runs in the background of a shell ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run_script(name: str, *flags: object, cwd: Path = ROOT, **options: Any) -> CompletedProcess[str]:
     """`python NAME FLAGS...` as a child process."""
     command = [sys.executable, str(ROOT / name), *map(str, flags)]

@@ -32,7 +32,7 @@ def test_a_loop_ends_after_its_computing_time():
     begin = time.process_time()
     with pytest.raises(OutOfTime, match="no answer within 1 seconds of computing"), time_limit(1):
         loop()
-    assert 0.9 < time.process_time() - begin < 2
+    assert 0.5 < time.process_time() - begin < 3  # the kernel counts ticks, which are coarse beside other processes
 
 
 def test_who_waits_forever_is_stopped(monkeypatch):
