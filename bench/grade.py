@@ -360,13 +360,13 @@ class Clock:
 def traced(folder: Path, out: Path) -> dict[str, object]:
     """Grade a folder with one worker, in this process, with a clock around each part."""
     begin = time.perf_counter()
-    from grading.hidden.engine import grade, run, session
+    from grading.hidden.engine import grade, grader, run, session
     from grading.hidden.intake import inbox
     from grading.hidden.sandbox import workers
 
     clock = Clock()
     for owner, name, label in (
-        (run, "Zygote", "zygote"),  # the class: constructing it is what is timed
+        (grader, "Zygote", "zygote"),  # the class: constructing it is what is timed
         (run.GradingRun, "_one", "other"),
         (inbox.Handin, "read", "read"),
         (session, "Worker", "fork"),
@@ -393,7 +393,7 @@ def computed(folder: Path, names: list[str]) -> tuple[float, Points]:
     import torch
 
     torch.set_num_threads(1)
-    from grading.hidden.engine.run import make_exam
+    from grading.hidden.engine.exam import make_exam
 
     warnings.simplefilter("ignore")
     exam = make_exam(None, 10.0)

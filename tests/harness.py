@@ -167,7 +167,7 @@ def assert_succeeds(result: CompletedProcess[str]) -> None:
 
 
 def assert_one_line(result: CompletedProcess[str], code: int, *parts: object) -> None:
-    """The script ended with `code` and one line on stderr, which starts with its name and contains `parts`."""
+    """The command ended with `code` and one line on stderr, which starts with its name and contains `parts`."""
     lines = result.stderr.splitlines()
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith(f"{Path(_script_of(result)).name}: error: "), lines[0]
@@ -177,7 +177,7 @@ def assert_one_line(result: CompletedProcess[str], code: int, *parts: object) ->
 
 
 def _script_of(result: CompletedProcess[str]) -> str:
-    return next(str(arg) for arg in result.args if str(arg).endswith(".py"))
+    return next((str(arg) for arg in result.args if str(arg).endswith(".py")), "grading")  # python -m grading
 
 
 # -- what a run leaves ---------------------------------------------------------------------------

@@ -17,6 +17,7 @@ examples:
   python -m grading grade submissions.zip --out graded --platform canvas
   python -m grading grade submissions/ --out graded --resume    go on, or grade what has changed
   python -m grading grade submissions/ --out graded --late-csv late.csv
+  python -m grading grade submissions/ --out graded --scheduler tls://head:8786    on a dask cluster
 """
 
 
@@ -49,6 +50,12 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     add("--only", action="append", metavar="ID", help="grade this function only; may be repeated")
     add("--timeout", type=_seconds, default=10.0, help="seconds for one call (default: 10); a submission has six times")
     add("--late-csv", type=Path, help="columns `submission` or `student`, and `hours_late`; the policy is the rubric's")
+    add(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="grade on the dask.distributed cluster at tls://HOST:PORT, or at tcp://127.0.0.1:PORT; "
+        "--workers is then how many submissions are under way",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -84,4 +91,5 @@ def _run(args: argparse.Namespace) -> int:
         only=args.only,
         timeout=args.timeout,
         late_csv=args.late_csv,
+        scheduler=args.scheduler,
     )

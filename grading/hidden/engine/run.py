@@ -10,23 +10,23 @@ import contextlib
 import csv
 import hashlib
 import math
-import queue
 import shutil
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from grading.cases import HIDDEN, PUBLIC, load_cases
 from grading.errors import GradingError
-from grading.feedback import MISTAKES, mistakes
-from grading.hidden.engine.grade import Exam, Found, grade_submission
+from grading.hidden.engine.exam import base_fingerprint, make_exam
+from grading.hidden.engine.grade import Exam, Found
+from grading.hidden.engine.grader import Grader
 from grading.hidden.handout.release import build
 from grading.hidden.intake.inbox import Contents, Handin, Inbox, find, listed
 from grading.hidden.reports.grades import write_grades
@@ -34,13 +34,10 @@ from grading.hidden.reports.gradescope import read_result, write_result
 from grading.hidden.reports.result import FunctionResult, Result
 from grading.hidden.reports.similarity import CodeIndex
 from grading.hidden.reports.summary import write_summary
-from grading.hidden.reports.text import TEMPLATES
-from grading.hidden.sandbox.workers import Zygote, ZygoteLost
-from grading.rubric import Rubric, load_rubric, note_total
+from grading.rubric import Rubric
 from grading.submission import ROOT
 
 WORK, LOCK = ".work", ".lock"  # in the output folder, while a run writes to it
-RESTARTS = 3  # of the zygote, within one submission
 
 
 def grade_inbox(
@@ -56,6 +53,7 @@ def grade_inbox(
     platform: str | None = None,
     bulk: bool = False,
     replace: bool = False,
+    scheduler: str | None = None,
 ) -> int:
     """Grade what is at `paths` and write the reports to `out`. Returns the exit code; the options are the command's."""
     exam = make_exam(only, timeout)
@@ -68,14 +66,28 @@ def grade_inbox(
         raise GradingError(f"cannot write to {out}: {error.strerror}", exit_code=2) from error
     with _only_run(out) as work:
         handout = build(ROOT)[0]
-        run = GradingRun(out, work, exam, isolation, late, base_fingerprint(exam, isolation, handout))
-        failures = run.grade(handins, workers=workers, resume=resume, replace=replace)
+        base = base_fingerprint(exam, isolation, handout)
+        run = GradingRun(out, exam, isolation, late, base)
+        if scheduler:
+            open_place: Callable[[], Place] = partial(_cluster, scheduler, only, timeout, isolation, base)
+        else:
+            open_place = partial(Grader, exam, work, isolation)
+        failures = run.grade(handins, open_place, at_a_time=workers, resume=resume, replace=replace)
         run.report(handins, handout)
     _account(inbox, run.results, failures)
     print(f"{out / 'grades.csv'}  {out / 'summary.html'}")
     if isolation == "process":
         print("grading: warning: graded without isolation; every report says so", file=sys.stderr)
     return 1 if failures or inbox.strays else 0
+
+
+def _cluster(scheduler: str, *settings: Any) -> Place:
+    try:
+        from grading.hidden.doors.cluster import Cluster
+    except ImportError as error:
+        needed = "pip install -r requirements-cluster.txt"
+        raise GradingError(f"{error.name} is not installed, which --scheduler needs: {needed}", exit_code=2) from error
+    return Cluster(scheduler, *settings)
 
 
 def _account(inbox: Inbox, results: dict[str, Result], failures: list[tuple[str, str]]) -> None:
@@ -96,34 +108,6 @@ def _account(inbox: Inbox, results: dict[str, Result], failures: list[tuple[str,
         print(f"grading: warning: {student} has {len(names)} rows: {listed(names)}", file=sys.stderr)
     for name, reason in failures:
         print(f"grading: error: {name} could not be graded: {reason}", file=sys.stderr)
-
-
-def make_exam(only: list[str] | None, timeout: float) -> Exam:
-    """The rubric's functions with their cases. Raises GradingError for an unknown id, and where the two disagree."""
-    rubric = load_rubric()
-    note_total(rubric)
-    unknown = sorted(set(only or []) - rubric.functions.keys())
-    if unknown:
-        known = ", ".join(rubric.functions)
-        raise GradingError(f"--only {unknown[0]}: there is no such id; there are {known}", exit_code=2)
-    if only:
-        rubric = replace(rubric, functions={id: rubric.functions[id] for id in rubric.functions if id in only})
-    hidden = {id: load_cases(HIDDEN / f"{id}.npz", hidden=True) for id in rubric.functions}
-    public = {id: load_cases(PUBLIC / f"{id}.npz", hidden=False) for id in rubric.functions}
-    return Exam(rubric, hidden, public, mistakes(), timeout)
-
-
-def base_fingerprint(exam: Exam, isolation: str, handout: dict[str, bytes]) -> bytes:
-    """A hash of what all results depend on besides the submission: code, templates, rubric, cases, handout, options."""
-    grading = Path(__file__).resolve().parents[2]
-    files = [*grading.rglob("*.py"), *TEMPLATES.iterdir(), grading / "rubric.toml"]
-    files += [*HIDDEN.glob("*.npz"), *PUBLIC.glob("*.npz"), MISTAKES]
-    total = hashlib.sha256(repr((sorted(exam.rubric.functions), exam.timeout, isolation)).encode())
-    for path in sorted(files):
-        total.update(path.relative_to(grading).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest())
-    for place, content in sorted(handout.items()):
-        total.update(place.encode() + hashlib.sha256(content).digest())
-    return total.digest()
 
 
 def read_late(path: Path, handins: list[Handin]) -> dict[str, float]:
@@ -180,26 +164,40 @@ def _only_run(out: Path) -> Iterator[Path]:
         lock.close()
 
 
+class Place(Protocol):
+    """Where submissions are graded: this machine, or a cluster. Several threads ask at once.
+
+    `grade` raises GradingError when it cannot be done. After `close`, what is under way fails.
+    """
+
+    def grade(self, files: dict[str, bytes]) -> Found: ...
+
+    def close(self) -> None: ...
+
+
 @dataclass
 class GradingRun:
-    """One run of the command: what is graded, where to, and the zygote that does it."""
+    """One run of the command: what is graded, and where the reports go."""
 
     out: Path
-    work: Path
     exam: Exam
     isolation: str
     late: dict[str, float]
     base: bytes
     results: dict[str, Result] = field(default_factory=dict)
-    _zygote: Zygote | None = None
-    _restart: threading.Lock = field(default_factory=threading.Lock)
-    _stop: threading.Event = field(default_factory=threading.Event)
 
     def grade(
-        self, handins: list[Handin], *, workers: int, resume: bool, replace: bool = False
+        self,
+        handins: list[Handin],
+        open_place: Callable[[], Place],
+        *,
+        at_a_time: int,
+        resume: bool,
+        replace: bool = False,
     ) -> list[tuple[str, str]]:
         """Grade what is not there yet. Returns (name, reason) of what could not be graded.
 
+        open_place: called if there is anything to grade.  at_a_time: submissions under way.
         Raises GradingError rather than overwrite the result of a submission that lay elsewhere, without `replace`: a
         student's zip may hold whatever is called like another student's.
         """
@@ -222,13 +220,10 @@ class GradingRun:
         failures: list[tuple[str, str]] = []
         if not todo:
             return failures
-        slots: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for slot in range(workers):
-            slots.put(slot)
-        self._zygote = self._start()
+        place = open_place()
         progress = tqdm(total=len(handins), initial=len(self.results), unit="submission", disable=None)
-        with ThreadPoolExecutor(workers) as pool:
-            running = {pool.submit(self._one, handin, slots): handin for handin in todo}
+        with ThreadPoolExecutor(at_a_time) as pool:
+            running = {pool.submit(self._one, handin, place): handin for handin in todo}
             try:
                 for future in as_completed(running):
                     handin = running[future]
@@ -240,15 +235,13 @@ class GradingRun:
                         failures.append((handin.name, f"{type(error).__name__}: {error}"))
                     progress.update()
             except KeyboardInterrupt:
-                self._stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
-                self._zygote.close()
                 written = sum((self.out / handin.name / "results.json").is_file() for handin in handins)
                 done = f"{written} of {len(handins)} submissions are graded"
                 raise GradingError(f"interrupted: {done}; go on with --resume", exit_code=130) from None
             finally:
+                place.close()  # its memory is needed for the summary, and what is under way must not be waited for
                 progress.close()
-        self._zygote.close()  # its memory is needed for the summary
         return failures
 
     def report(self, handins: list[Handin], handout: dict[str, bytes]) -> None:
@@ -282,64 +275,34 @@ class GradingRun:
             total.update(file.encode() + hashlib.sha256(content).digest())
         return total.hexdigest()
 
-    def _one(self, handin: Handin, slots: queue.SimpleQueue[int]) -> Result:
+    def _one(self, handin: Handin, place: Place) -> Result:
         """Grade one submission and write what was found."""
-        slot, begin = slots.get(), time.monotonic()
-        try:
-            contents = handin.read(self.exam.rubric)
-            found = self._grade_contents(slot, contents)
-            result = Result(
-                submission=handin.name,
-                student=handin.student,
-                fingerprint=self.fingerprint(handin, contents),
-                isolation=self.isolation,
-                functions=found.functions,
-                statuses=_statuses(self.exam.rubric, contents) + found.statuses,
-                notes=contents.notes,
-                events=found.events,
-                output=found.output,
-                output_dropped=found.output_dropped,
-                seconds=round(time.monotonic() - begin, 3),
-                hours_late=self.late.get(handin.name, 0.0),
-                source=handin.source,
-            )
-            result.penalty = self.exam.rubric.late.penalty(result.earned, result.hours_late)
-            write_result(self.out, result, self.exam.rubric)
-            return result
-        finally:
-            slots.put(slot)
+        begin = time.monotonic()
+        contents = handin.read(self.exam.rubric)
+        found = place.grade(contents.files) if contents.files else self._nothing()
+        result = Result(
+            submission=handin.name,
+            student=handin.student,
+            fingerprint=self.fingerprint(handin, contents),
+            isolation=self.isolation,
+            functions=found.functions,
+            statuses=_statuses(self.exam.rubric, contents) + found.statuses,
+            notes=contents.notes,
+            events=found.events,
+            output=found.output,
+            output_dropped=found.output_dropped,
+            seconds=round(time.monotonic() - begin, 3),
+            hours_late=self.late.get(handin.name, 0.0),
+            source=handin.source,
+        )
+        result.penalty = self.exam.rubric.late.penalty(result.earned, result.hours_late)
+        write_result(self.out, result, self.exam.rubric)
+        return result
 
-    def _grade_contents(self, slot: int, contents: Contents) -> Found:
-        if not contents.files:  # nothing to run
-            functions = self.exam.rubric.functions.values()
-            return Found([FunctionResult(f.id, 0.0, f.points, problem=f"{f.file} is missing") for f in functions])
-        for tries_left in reversed(range(RESTARTS + 1)):
-            zygote = self._zygote
-            assert zygote is not None  # started before the first submission
-            try:
-                return grade_submission(self.exam, zygote, slot, contents.files)
-            except ZygoteLost:
-                if self._stop.is_set() or tries_left == 0:
-                    raise
-                self._replace(zygote)
-        raise AssertionError("unreachable")
-
-    def _replace(self, lost: Zygote) -> None:
-        """Start a new zygote, unless another thread has done so already."""
-        with self._restart:
-            if self._zygote is lost:
-                tqdm.write("grading: warning: the process that starts workers died; starting another", sys.stderr)
-                lost.close()
-                self._zygote = self._start()
-
-    def _start(self) -> Zygote:
-        for tries_left in reversed(range(RESTARTS)):
-            try:
-                return Zygote(self.work, enforced=self.isolation == "sandbox")
-            except ZygoteLost:
-                if tries_left == 0:
-                    raise GradingError("the process that starts workers is killed again and again") from None
-        raise AssertionError("unreachable")
+    def _nothing(self) -> Found:
+        """What comes of a submission without files."""
+        functions = self.exam.rubric.functions.values()
+        return Found([FunctionResult(f.id, 0.0, f.points, problem=f"{f.file} is missing") for f in functions])
 
 
 def _statuses(rubric: Rubric, contents: Contents) -> list[str]:
