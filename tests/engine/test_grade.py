@@ -19,6 +19,7 @@ from classroom import copy_tree, from_bank, grades, grading, handout, solution, 
 from exploits import exploits
 from grading.hidden.reference.bank import BANK
 from grading.rubric import load_rubric
+from harness import assert_one_line
 
 IDS = list(load_rubric().functions)
 FULL = {id: function.points for id, function in load_rubric().functions.items()}
@@ -28,13 +29,6 @@ VAE, DIFFUSION, TINY_SD = load_rubric().submit
 FOREVER = b"\n    while True:\n        pass\n"
 SWALLOWS = b"\n    while True:\n        try:\n            pass\n        except:\n            pass\n"
 ASKS = b"\nimport socket\ntry:\n    socket.socket()\nexcept OSError:\n    pass\n"
-
-
-def assert_one_line(result, code: int, *parts: str) -> None:
-    lines = result.stderr.splitlines()
-    assert (result.returncode, len(lines)) == (code, 1), result.stderr
-    assert lines[0].startswith("grading: error: ")
-    assert [part for part in parts if part not in lines[0]] == [], lines[0]
 
 
 def comparable(out: Path) -> dict[str, object]:
