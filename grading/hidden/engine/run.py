@@ -10,9 +10,14 @@ import contextlib
 import csv
 import hashlib
 import math
+import os
 import queue
+import re
+import secrets
 import shutil
+import stat
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -35,12 +40,14 @@ from grading.hidden.reports.result import FunctionResult, Result
 from grading.hidden.reports.similarity import CodeIndex
 from grading.hidden.reports.summary import write_summary
 from grading.hidden.reports.text import TEMPLATES
-from grading.hidden.sandbox.workers import Zygote, ZygoteLost
+from grading.hidden.sandbox.workers import Zygote, ZygoteLost, require_room
 from grading.rubric import Rubric, load_rubric, note_total
 from grading.submission import ROOT
 
-WORK, LOCK = ".work", ".lock"  # in the output folder, while a run writes to it
+LOCK = ".lock"  # in the output folder, while a run writes to it; says where the workers' files are
+WORK = re.compile(r"grading-[0-9a-f]{32}")  # a folder below TMPDIR, whose name a submission cannot guess
 RESTARTS = 3  # of the zygote, within one submission
+REMOVE_SECONDS = 5.0  # for the workers' folder
 
 
 def grade_inbox(
@@ -68,7 +75,9 @@ def grade_inbox(
         raise GradingError(f"cannot write to {out}: {error.strerror}", exit_code=2) from error
     with _only_run(out) as work:
         handout = build(ROOT)[0]
-        run = GradingRun(out, work, exam, isolation, late, base_fingerprint(exam, isolation, handout))
+        # A worker could look up there who else is graded, and how well.
+        unseen = [out, *(path if path.is_dir() else path.parent for path in paths)]
+        run = GradingRun(out, work, unseen, exam, isolation, late, base_fingerprint(exam, isolation, handout))
         failures = run.grade(handins, workers=workers, resume=resume, replace=replace)
         run.report(handins, handout)
     _account(inbox, run.results, failures)
@@ -158,34 +167,64 @@ def read_late(path: Path, handins: list[Handin]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _only_run(out: Path) -> Iterator[Path]:
-    """The folder for the workers' files; a lock keeps a second run out, and leftovers of a killed one are removed."""
+    """A new folder for the workers' files. A lock keeps a second run out; what a killed one left is removed."""
     try:
         import fcntl
     except ImportError:
         raise GradingError("grading needs Linux or macOS; on Windows, run it in WSL 2", exit_code=2) from None
-    lock = (out / LOCK).open("w")
+    lock = (out / LOCK).open("a+", encoding="utf-8", errors="surrogateescape")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.close()
         raise GradingError(f"another run is writing to {out}: wait for it, or name another folder", 2) from None
-    work = out.resolve() / WORK
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(mode=0o700)
+    temporary = Path(tempfile.gettempdir()).resolve()
+    lock.seek(0)
+    if _is_own_work(left := Path(lock.read()), temporary):
+        _remove(left)
+    work = temporary / f"grading-{secrets.token_hex(16)}"
+    lock.truncate(0)
+    lock.write(str(work))  # before it is there, so that whoever comes after a killed run knows of it
+    lock.flush()
     try:
+        work.mkdir(mode=0o700)
         yield work
     finally:
-        shutil.rmtree(work, ignore_errors=True)
-        (out / LOCK).unlink(missing_ok=True)
+        _remove(work)
+        if not work.exists():
+            (out / LOCK).unlink(missing_ok=True)
         lock.close()
+
+
+def _is_own_work(path: Path, temporary: Path) -> bool:
+    """Whether this is what an earlier run of this user made for its workers. The path was read from a file in OUT."""
+    try:
+        info = path.lstat()
+    except (OSError, ValueError):
+        return False
+    is_ours = stat.S_ISDIR(info.st_mode) and stat.S_IMODE(info.st_mode) == 0o700 and info.st_uid == os.geteuid()
+    return is_ours and path.parent == temporary and WORK.fullmatch(path.name) is not None
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of workers, the last of which may still be ending and writing."""
+    end = time.monotonic() + REMOVE_SECONDS
+    shutil.rmtree(folder, ignore_errors=True)
+    while folder.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass
 class GradingRun:
-    """One run of the command: what is graded, where to, and the zygote that does it."""
+    """One run of the command: what is graded, where to, and the zygote that does it.
+
+    work: the folder for the workers' files.  unseen: the folders in which they should see nothing.
+    """
 
     out: Path
     work: Path
+    unseen: list[Path]
     exam: Exam
     isolation: str
     late: dict[str, float]
@@ -222,6 +261,8 @@ class GradingRun:
         failures: list[tuple[str, str]] = []
         if not todo:
             return failures
+        if self.isolation == "sandbox":
+            require_room(self.work, workers)
         slots: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(workers):
             slots.put(slot)
@@ -335,7 +376,7 @@ class GradingRun:
     def _start(self) -> Zygote:
         for tries_left in reversed(range(RESTARTS)):
             try:
-                return Zygote(self.work, enforced=self.isolation == "sandbox")
+                return Zygote(self.work, enforced=self.isolation == "sandbox", unseen=self.unseen)
             except ZygoteLost:
                 if tries_left == 0:
                     raise GradingError("the process that starts workers is killed again and again") from None
