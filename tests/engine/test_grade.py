@@ -11,12 +11,14 @@ import signal
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import classroom
 from classroom import copy_tree, from_bank, grades, grading, handout, solution, start, write
 from exploits import exploits
+from grading.hidden.engine import session
 from grading.hidden.reference.bank import BANK
 from grading.rubric import load_rubric
 
@@ -418,6 +420,30 @@ def test_one_student_graded_again_leaves_the_class_in_the_tables(tmp_path):
     assert "1 results of earlier runs stay in the tables: bob" in done.stdout
     assert {name: row["total"] for name, row in grades(out).items()} == {"ada": "0", "bob": "100"}
     assert "bob" in (out / "summary.html").read_text()
+
+
+def test_a_submissions_time_runs_when_its_worker_is_up(monkeypatch):
+    clock, asked = [0.0], []
+
+    class SlowlyStarted:
+        def __init__(self, *_: object) -> None:
+            clock[0] += 100  # behind others, on a busy machine
+            self.refused: dict[str, int] = {}
+
+        def request(self, header: dict, arrays: dict, seconds: float) -> dict:
+            asked.append((header["op"], seconds))
+            clock[0] += 1
+            return {}
+
+    monkeypatch.setattr(session, "Worker", SlowlyStarted)
+    monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    calls = session.Session(None, 0, {VAE: b""}, 1.0)
+    calls.begin(load_rubric().functions["kl"])
+    for _ in range(session.CALLS_PER_SUBMISSION - 1):
+        calls.run("kl_divergence", {}, {})
+    with pytest.raises(session.BudgetSpent):
+        calls.run("kl_divergence", {}, {})
+    assert asked == [("load", 1.0)] + [("call", 1.0)] * (session.CALLS_PER_SUBMISSION - 1)
 
 
 def _wait_for(path: Path, seconds: float = 60) -> None:
