@@ -69,15 +69,15 @@ def copy_tree(folder: Path) -> Path:
     return shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*left))
 
 
-def start(*args: object, tree: Path = ROOT) -> Popen[str]:
+def start(*args: object, tree: Path = ROOT, **env: str) -> Popen[str]:
     """`python -m grading ARGS...`, running."""
     command = [sys.executable, "-m", "grading", *map(str, args)]
-    return Popen(command, cwd=tree, env=child_env(), stdout=PIPE, stderr=PIPE, text=True, preexec_fn=hears_ctrl_c)
+    return Popen(command, cwd=tree, env=child_env(**env), stdout=PIPE, stderr=PIPE, text=True, preexec_fn=hears_ctrl_c)
 
 
-def grading(*args: object, tree: Path = ROOT) -> CompletedProcess[str]:
-    """`python -m grading ARGS...`, done."""
-    process = start(*args, tree=tree)
+def grading(*args: object, tree: Path = ROOT, **env: str) -> CompletedProcess[str]:
+    """`python -m grading ARGS...`, done. env: TMPDIR, for one, below which the workers' files are."""
+    process = start(*args, tree=tree, **env)
     out, err = process.communicate(timeout=600)
     return CompletedProcess(process.args, process.returncode, out, err)
 

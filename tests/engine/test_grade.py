@@ -11,12 +11,14 @@ import signal
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import classroom
 from classroom import copy_tree, from_bank, grades, grading, handout, solution, start, write
 from exploits import exploits
+from grading.hidden.engine import session
 from grading.hidden.reference.bank import BANK
 from grading.rubric import load_rubric
 from harness import assert_one_line
@@ -99,7 +101,9 @@ def odd(tmp_path_factory) -> Path:
             archive.writestr(f"hw3-zipped/{file}", content)
     (root / "in" / "broken.zip").write_bytes(b"PK\x03\x04 not a zip")
     (root / "in" / "empty").mkdir()
-    result = grading("grade", root / "in", "--out", root / "out", "--timeout", 3, "--workers", 2)
+    (root / "tmp").mkdir()
+    run = ("grade", root / "in", "--out", root / "out", "--timeout", 3, "--workers", 2)
+    result = grading(*run, TMPDIR=str(root / "tmp"))
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     return root / "out"
@@ -172,16 +176,16 @@ def test_output_is_kept_escaped_and_cut(odd):
 
 def test_nothing_is_left_behind(odd):
     assert sorted(path.name for path in odd.iterdir() if not path.is_dir()) == ["grades.csv", "summary.html"]
-    assert not (odd / ".work").exists()
-    assert _processes_in(odd) == []
+    assert list((odd.parent / "tmp").iterdir()) == []
+    assert _processes_in(odd.parent) == []
 
 
-def _processes_in(out: Path) -> list[str]:
-    """Zygotes and workers of a run work in folders below its output folder."""
+def _processes_in(folder: Path) -> list[str]:
+    """Zygotes and workers of a run work in folders below its TMPDIR."""
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):  # not a process, or another user's
-            if (entry / "cwd").readlink().is_relative_to(out):
+            if (entry / "cwd").readlink().is_relative_to(folder):
                 found.append(entry.name)
     return found
 
@@ -370,6 +374,35 @@ def test_interrupting_keeps_what_is_done(tmp_path):
     assert len(grades(tmp_path / "out")) == 40
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_workers_files_do_not_stay(tmp_path, number):
+    """They lie where no submission can guess; what a killed run leaves, the next one into the same folder removes."""
+    for name in range(3):
+        write(tmp_path / "in" / str(name), {**solution(), VAE: b"while True: pass"})
+    tmp = tmp_path / "tmp"
+    run = ("grade", tmp_path / "in", "--out", tmp_path / "out", "--workers", 1)
+    foreign = tmp / "grading-0123456789abcdef0123456789abcdef"
+    foreign.mkdir(parents=True)
+    foreign.chmod(0o755)  # as we make none
+    process = start(*run, TMPDIR=str(tmp))
+    _wait_for(tmp_path / "out" / ".lock")
+    end = time.monotonic() + 60
+    while not list(tmp.glob("grading-*/box-*")):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    [work] = {path for path in tmp.iterdir() if path != foreign}
+    assert (work.stat().st_mode & 0o777, work.parent) == (0o700, tmp)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert work.exists() == (number == signal.SIGKILL)
+    again = ("grade", tmp_path / "in", "--out", tmp_path / "out", "--timeout", 0.2)
+    assert grading(*again, TMPDIR=str(tmp)).returncode == 0
+    (tmp_path / "out" / ".lock").write_text(str(foreign))  # whoever wrote it
+    assert grading(*again, TMPDIR=str(tmp)).returncode == 0
+    assert list(tmp.iterdir()) == [foreign]
+    assert _processes_in(tmp_path) == []
+
+
 def test_one_student_graded_again_leaves_the_class_in_the_tables(tmp_path):
     for name in ("ada", "bob"):
         write(tmp_path / "in" / name, solution())
@@ -381,6 +414,30 @@ def test_one_student_graded_again_leaves_the_class_in_the_tables(tmp_path):
     assert "1 results of earlier runs stay in the tables: bob" in done.stdout
     assert {name: row["total"] for name, row in grades(out).items()} == {"ada": "0", "bob": "100"}
     assert "bob" in (out / "summary.html").read_text()
+
+
+def test_a_submissions_time_runs_when_its_worker_is_up(monkeypatch):
+    clock, asked = [0.0], []
+
+    class SlowlyStarted:
+        def __init__(self, *_: object) -> None:
+            clock[0] += 100  # behind others, on a busy machine
+            self.refused: dict[str, int] = {}
+
+        def request(self, header: dict, arrays: dict, seconds: float) -> dict:
+            asked.append((header["op"], seconds))
+            clock[0] += 1
+            return {}
+
+    monkeypatch.setattr(session, "Worker", SlowlyStarted)
+    monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    calls = session.Session(None, 0, {VAE: b""}, 1.0)
+    calls.begin(load_rubric().functions["kl"])
+    for _ in range(session.CALLS_PER_SUBMISSION - 1):
+        calls.run("kl_divergence", {}, {})
+    with pytest.raises(session.BudgetSpent):
+        calls.run("kl_divergence", {}, {})
+    assert asked == [("load", 1.0)] + [("call", 1.0)] * (session.CALLS_PER_SUBMISSION - 1)
 
 
 def _wait_for(path: Path, seconds: float = 60) -> None:
@@ -440,7 +497,7 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path):
     while rounds < 20:
         if (tmp_path / "out" / "grades.csv").exists():  # complete: begin anew
             shutil.rmtree(tmp_path / "out")
-        process = start(*run)
+        process = start(*run, TMPDIR=str(tmp_path))
         while process.poll() is None and rounds < 20:
             time.sleep(dice.uniform(0.3, 4))
             victim = _victim(process.pid, dice)
@@ -454,7 +511,7 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path):
         _, err = process.communicate(timeout=120)
         gave_up = process.returncode == 1 and "killed again and again" in err
         assert gave_up or process.returncode in (0, -signal.SIGKILL), err
-    assert grading(*run).returncode == 0
+    assert grading(*run, TMPDIR=str(tmp_path)).returncode == 0
     assert comparable(tmp_path / "out") == comparable(tmp_path / "whole")
     assert _processes_in(tmp_path) == []
 

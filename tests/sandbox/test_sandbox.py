@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from classroom import grading
-from grading.hidden.sandbox import confinement
+from grading.errors import GradingError
+from grading.hidden.sandbox import confinement, workers
 from grading.hidden.sandbox.confinement import (
     CHANNEL,
+    FILE_SIZE,
     FIRST_UID,
     Policy,
     SandboxError,
     landlock_version,
     seccomp_filter,
 )
+from grading.hidden.sandbox.surroundings import Surroundings
 
 VERSION = landlock_version()
+UNSUPPORTED = errno.errorcode[errno.EOPNOTSUPP]
+ASKED = "ENOSYS"  # the kernel's answer to system calls about which nobody is left to ask
 
 
 @pytest.fixture
@@ -37,7 +45,7 @@ def places(tmp_path) -> dict[str, Path]:
 
 
 def confined(places: dict[str, Path], action: Callable[[], object], version: int = VERSION) -> str:
-    """The name of the error with which `action` ends in a confined child; "" if it does not."""
+    """The name of the error with which `action` ends in a confined child without a judge; "" if it does not."""
     policy = Policy.prepare([places["readable"]], seccomp_filter(version))
     policy.version = version
     policy.scopes = policy.scopes and version >= 6
@@ -47,7 +55,7 @@ def confined(places: dict[str, Path], action: Callable[[], object], version: int
         os.dup2(channel, CHANNEL)
         said = b"the sandbox"
         try:
-            policy.confine(0, places["code"], places["scratch"], parent, 10)
+            os.close(policy.confine(0, places["code"], places["scratch"], parent, 10))  # ASKED is what one gets then
             said = b""
             action()
         except OSError as error:
@@ -86,7 +94,6 @@ def test_files(places, version):
 
 
 def test_the_scratch_folder_is_flat(places):
-    assert confined(places, opened(places["scratch"] / "new", os.O_CREAT | os.O_WRONLY)) == ""
     assert confined(places, lambda: os.mkdir(places["scratch"] / "folder")) == "EPERM"
     assert confined(places, lambda: os.rename(places["scratch"] / "file", places["outside"] / "moved")) != ""
     assert os.listdir(places["outside"]) == ["file"]
@@ -109,4 +116,99 @@ def test_doctor_tries_it():
     result = grading("doctor")
     assert result.returncode == 0, result.stdout
     assert "ALLOWED" not in result.stdout
-    assert result.stdout.count("refused") >= 13
+    assert result.stdout.count("refused") >= 17
+    assert ("hidden  " in result.stdout) != ("visible  " in result.stdout)
+
+
+# -- what reaches the disk -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", sorted({2, VERSION}))
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (os.O_RDWR, ""),
+        (os.O_RDWR | os.O_APPEND, ""),
+        (os.O_RDWR | os.O_CREAT, ASKED),
+        (os.O_WRONLY | os.O_CREAT | os.O_EXCL, ASKED),
+        (os.O_PATH | os.O_CREAT | os.O_APPEND, ASKED),
+        (os.O_RDWR | os.O_TRUNC, ""),
+        (os.O_RDWR | os.O_CREAT | os.O_TRUNC, ASKED),
+        (os.O_RDWR | os.O_TMPFILE, UNSUPPORTED),
+        (os.O_RDWR | os.O_TMPFILE | os.O_CREAT, UNSUPPORTED),
+        (os.O_RDWR | os.O_TMPFILE | os.O_TRUNC, UNSUPPORTED),
+        (os.O_RDWR | os.O_TMPFILE & ~os.O_DIRECTORY, UNSUPPORTED),
+    ],
+)
+def test_whoever_creates_a_file_asks(places, version, flags, said):
+    """Every combination of flags has one answer, with Landlock's truncation and without."""
+    if version < 3 and flags & os.O_TRUNC and said != UNSUPPORTED:
+        said = "EPERM"
+    for place in (
+        (places["scratch"], places["scratch"] / "file") if said == UNSUPPORTED else [places["scratch"] / "file"]
+    ):
+        assert confined(places, opened(place, flags), version) == said
+
+
+def test_space_is_taken_by_writing_only(places):
+    """And no file becomes longer than the limit says."""
+    new, libc = places["scratch"] / "file", ctypes.CDLL(None, use_errno=True)
+
+    def call(action: Callable[[int], object]) -> str:
+        return confined(places, lambda: action(os.open(new, os.O_RDWR)))
+
+    def reserve(handle: int, mode: int) -> None:
+        if libc.fallocate(handle, mode, ctypes.c_long(0), ctypes.c_long(4096)) != 0:
+            raise OSError(ctypes.get_errno(), "")
+
+    for mode in (0, 1, 3, 0x10, 0x20):
+        assert call(lambda handle, mode=mode: reserve(handle, mode)) == UNSUPPORTED
+    assert call(lambda handle: os.pwrite(handle, bytes(FILE_SIZE), 0)) == ""
+    assert call(lambda handle: os.ftruncate(handle, FILE_SIZE + 1)) == "EFBIG"
+    assert call(lambda handle: os.pwrite(handle, b"x", FILE_SIZE)) == "EFBIG"
+    assert new.stat().st_size == FILE_SIZE
+
+
+def test_renaming_makes_no_inode(places):
+    libc, scratch = ctypes.CDLL(None, use_errno=True), places["scratch"]
+
+    def rename(flags: int) -> None:
+        if libc.renameat2(-100, bytes(scratch / "file"), -100, bytes(scratch / "moved"), flags) != 0:
+            raise OSError(ctypes.get_errno(), "")
+
+    for flags in (1, 2, 4, 5):  # of which 4 and 5 leave a new one behind
+        assert confined(places, lambda flags=flags: rename(flags)) in (ASKED, "EINVAL")  # so says glibc
+    assert confined(places, lambda: rename(0)) == ""
+    assert os.listdir(scratch) == ["moved"]
+
+
+@pytest.mark.parametrize("how", [os.link, os.symlink, os.mkfifo, os.mkdir])
+def test_nothing_but_opening_makes_an_inode(places, how):
+    args = ("file", "new") if how in (os.link, os.symlink) else ("new",)
+    assert confined(places, lambda: how(*(places["scratch"] / name for name in args))) in (ASKED, "EPERM")
+
+
+def test_the_number_of_free_blocks_is_not_told(places):
+    assert confined(places, lambda: os.statvfs(places["scratch"])) == "EPERM"
+
+
+# -- where workers' files are --------------------------------------------------------------------------------
+
+
+def test_a_run_without_room_does_not_start(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(workers.shutil, "disk_usage", lambda _: usage._replace(free=99 << 20))
+    with pytest.raises(GradingError, match=rf"{tmp_path.parent} has 99 MB free, and 2 workers .* MB: .*TMPDIR"):
+        workers.require_room(tmp_path, 2)
+    monkeypatch.setattr(workers.shutil, "disk_usage", lambda _: usage._replace(free=1 << 40))
+    workers.require_room(tmp_path, 2)
+
+
+def test_only_what_nobody_needs_is_hidden(tmp_path):
+    for name in ("out", "in", "home/.venv", "work"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    surroundings = object.__new__(Surroundings)
+    surroundings._folder, surroundings.readable = tmp_path / "work", [tmp_path / "home" / ".venv" / "lib"]
+    given = [tmp_path / name for name in ("link", "in", "home", "work", ".")] + [Path("/"), Path(sys.prefix)]
+    assert surroundings.dispensable(given) == [tmp_path / "in", tmp_path / "out"]

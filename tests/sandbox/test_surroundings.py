@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import site
 import subprocess
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import indent
@@ -18,7 +20,7 @@ import pytest
 from classroom import grades, grading, solution, write
 from grading.hidden.sandbox.confinement import landlock_version
 from grading.hidden.sandbox.surroundings import Places, _installed
-from grading.hidden.sandbox.workers import Failed, Worker, WorkerLost, Zygote
+from grading.hidden.sandbox.workers import SCRATCH_FILES, SEATS, Failed, Worker, WorkerLost, Zygote
 from grading.packages import top_level
 from harness import ROOT
 
@@ -303,3 +305,70 @@ def test_places(tmp_path):
         assert "/" not in last, told
         assert any(part.startswith(last) for part in ROOT.parts), told
     assert places.remove("an end", is_cut=True) == "an end"
+
+
+# -- beside others -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory) -> Iterator[tuple[Zygote, Path]]:
+    """A zygote whose workers should see nothing in a folder, and the folder."""
+    folder = tmp_path_factory.mktemp("apart")
+    (folder / "results" / "ada").mkdir(parents=True)
+    (folder / "work").mkdir()
+    found = Zygote(folder / "work", enforced=True, unseen=[folder / "results"])
+    if not found.apart:
+        found.close()
+        pytest.skip("nothing can be mounted here")
+    yield found, folder / "results"
+    found.close()
+
+
+def test_names_of_others_are_not_there(apart):
+    zygote, results = apart
+    ask = f"import os\nfor path in ({str(results)!r}, '../../../results'):\n"
+    ask += "    print(os.path.isdir(path), os.path.exists(path + '/ada'), os.stat(path).st_size > 1000)"
+    assert run(zygote, ask).splitlines() == ["True False False"] * 2
+    assert [path.name for path in results.iterdir()] == ["ada"]  # for all others nothing has changed
+
+
+def test_reading_leaves_no_time(apart):
+    zygote, _ = apart
+    file = zygote.folder / "tree" / "HW3" / "data.py"
+    names = run(zygote, "import HW3.data; print(open(HW3.data.__file__).read()[:3])\nprint(HW3.data.__file__)")
+    assert names.splitlines() == ['"""', "HW3/data.py"]
+    os.utime(file, (10**9, 10**9 + 1))  # older than its content, which the next reading would change
+    run(zygote, "import HW3.data; open(HW3.data.__file__).read()")
+    assert file.stat().st_atime == 10**9
+
+
+def test_a_worker_may_end_slowly(zygote, monkeypatch):
+    """Neither the zygote nor the next worker waits for it; the one after the next does."""
+    reap, may_end = zygote.reap, threading.Event()
+    monkeypatch.setattr(zygote, "reap", lambda pid, *args: may_end.wait(60) and reap(pid, *args))
+    boxes = [run_box(zygote) for _ in range(SEATS)]
+    assert all(box.is_dir() for box in boxes)
+    threading.Timer(0.3, may_end.set).start()
+    run_box(zygote)
+    assert may_end.is_set()
+    for reaper in list(zygote._reapers):
+        reaper.join(60)
+    assert not [box for box in boxes if box.exists()]
+    assert list(zygote.folder.glob("box-*")) == []
+
+
+def run_box(zygote: Zygote) -> Path:
+    """The folder of a worker that has been closed."""
+    worker = Worker(zygote, 0, {VAE: b"pass"}, cpu_seconds=100)
+    worker.request({"op": "load", "file": VAE}, {}, 100)
+    worker.close()
+    return worker._box
+
+
+def test_files_are_counted(zygote):
+    code = "for i in range({}):\n    with open(f'{{i % 7}}', 'a') as file: file.write('x')\nprint(i)"
+    assert run(zygote, code.format(SCRATCH_FILES)) == f"{SCRATCH_FILES - 1}\n"
+    with pytest.raises(WorkerLost, match=f"more than {SCRATCH_FILES} files") as caught:
+        run(zygote, code.format(SCRATCH_FILES + 1))
+    assert caught.value.reason == "disk"
+    run(zygote, f"for _ in range({SCRATCH_FILES * 2}): open(__file__).close()")

@@ -7,14 +7,14 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from grading.errors import GradingError
 from grading.hidden.engine.grade import Exam, Found, grade_submission
-from grading.hidden.sandbox.workers import Zygote, ZygoteLost
+from grading.hidden.sandbox.workers import Zygote, ZygoteLost, require_room
 
 RESTARTS = 3  # of the zygote, within one submission
 
@@ -22,11 +22,16 @@ RESTARTS = 3  # of the zygote, within one submission
 class Grader:
     """One zygote and what it takes to keep one. Several threads may ask it to grade.
 
-    work: an empty folder for the workers' files.  isolation: "sandbox" or "process".
+    work: an empty folder for the workers' files.  isolation: "sandbox" or "process".  at_a_time: how many threads ask.
+    unseen: the folders in which workers should see nothing. Raises GradingError where nothing can be graded.
     """
 
-    def __init__(self, exam: Exam, work: Path, isolation: str) -> None:
-        self._exam, self._work, self._isolation = exam, work, isolation
+    def __init__(
+        self, exam: Exam, work: Path, isolation: str, *, at_a_time: int = 1, unseen: Sequence[Path] = ()
+    ) -> None:
+        self._exam, self._work, self._isolation, self._unseen = exam, work, isolation, unseen
+        if isolation == "sandbox":
+            require_room(work, at_a_time)
         self._lock, self._slots = threading.Lock(), _Slots()
         self._closed = False
         self._zygote = self._start()
@@ -63,7 +68,7 @@ class Grader:
     def _start(self) -> Zygote:
         for tries_left in reversed(range(RESTARTS)):
             try:
-                return Zygote(self._work, enforced=self._isolation == "sandbox")
+                return Zygote(self._work, enforced=self._isolation == "sandbox", unseen=self._unseen)
             except ZygoteLost:
                 if tries_left == 0:
                     raise _killed() from None

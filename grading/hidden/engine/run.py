@@ -6,15 +6,13 @@ Every submission that is finished is written at once, so the run may be killed a
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import math
-import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +23,7 @@ from tqdm import tqdm
 
 from grading.errors import GradingError
 from grading.hidden.engine.exam import base_fingerprint, make_exam
+from grading.hidden.engine.folders import only_run
 from grading.hidden.engine.grade import Exam, Found
 from grading.hidden.engine.grader import Grader
 from grading.hidden.handout.release import build
@@ -36,8 +35,6 @@ from grading.hidden.reports.similarity import CodeIndex
 from grading.hidden.reports.summary import write_summary
 from grading.rubric import Rubric
 from grading.submission import ROOT
-
-WORK, LOCK = ".work", ".lock"  # in the output folder, while a run writes to it
 
 
 def grade_inbox(
@@ -64,14 +61,16 @@ def grade_inbox(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GradingError(f"cannot write to {out}: {error.strerror}", exit_code=2) from error
-    with _only_run(out) as work:
+    with only_run(out) as work:
         handout = build(ROOT)[0]
         base = base_fingerprint(exam, isolation, handout)
         run = GradingRun(out, exam, isolation, late, base)
         if scheduler:
             open_place: Callable[[], Place] = partial(_cluster, scheduler, only, timeout, isolation, base)
         else:
-            open_place = partial(Grader, exam, work, isolation)
+            # A worker could look up there who else is graded, and how well.
+            unseen = [out, *(path if path.is_dir() else path.parent for path in paths)]
+            open_place = partial(Grader, exam, work, isolation, at_a_time=workers, unseen=unseen)
         failures = run.grade(handins, open_place, at_a_time=workers, resume=resume, replace=replace)
         run.report(handins, handout)
     _account(inbox, run.results, failures)
@@ -138,30 +137,6 @@ def read_late(path: Path, handins: list[Handin]) -> dict[str, float]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise GradingError(f"{path} cannot be read: {error}", exit_code=2) from error
     return late
-
-
-@contextlib.contextmanager
-def _only_run(out: Path) -> Iterator[Path]:
-    """The folder for the workers' files; a lock keeps a second run out, and leftovers of a killed one are removed."""
-    try:
-        import fcntl
-    except ImportError:
-        raise GradingError("grading needs Linux or macOS; on Windows, run it in WSL 2", exit_code=2) from None
-    lock = (out / LOCK).open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise GradingError(f"another run is writing to {out}: wait for it, or name another folder", 2) from None
-    work = out.resolve() / WORK
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(mode=0o700)
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        (out / LOCK).unlink(missing_ok=True)
-        lock.close()
 
 
 class Place(Protocol):

@@ -40,7 +40,7 @@ class Session:
         self._budget = CALLS_PER_SUBMISSION * timeout
         self._worker: Worker | None = None
         self._loaded: set[str] = set()  # by the worker that runs
-        self._end = time.monotonic() + self._budget
+        self._end: float | None = None  # unknown until a worker is up
         self._id = ""
         self._given_up: dict[bool, Exception] = {}  # with stand-ins or without -> why not again in this id
         self._refused: set[str] = set()
@@ -116,13 +116,11 @@ class Session:
 
     def _request(self, header: dict[str, Any], arrays: Arrays) -> Arrays:
         for tries_left in reversed(range(TRIES)):
-            left = self._end - time.monotonic()
-            if left <= 0:
-                raise BudgetSpent(f"the {self._budget:g} seconds for one submission are used up")
+            self._left()
             try:
                 if header["op"] == "call":
                     self._load()
-                return self._open().request(header, arrays, min(self._timeout, left))
+                return self._open().request(header, arrays, min(self._timeout, self._left()))
             except WorkerLost as error:
                 self._forget()
                 if error.reason == "start" and tries_left == 0:
@@ -130,6 +128,13 @@ class Session:
                 if error.reason not in ("killed", "start") or tries_left == 0:
                     raise
         raise AssertionError("unreachable")
+
+    def _left(self) -> float:
+        """Seconds of the submission's time, which runs once its first worker is up. Raises BudgetSpent."""
+        left = self._budget if self._end is None else self._end - time.monotonic()
+        if left <= 0:
+            raise BudgetSpent(f"the {self._budget:g} seconds for one submission are used up")
+        return left
 
     def _load(self) -> None:
         """Import the current file in the running worker. An import that failed is not tried again."""
@@ -158,6 +163,7 @@ class Session:
             self._loaded = set()
             files = {file: content for file, content in self._files.items() if file not in self.broken}
             self._worker = Worker(self._zygote, self._slot, files, int(self._budget) + 10)
+            self._end = self._end or time.monotonic() + self._budget
         return self._worker
 
     def _forget(self) -> None:

@@ -1,14 +1,15 @@
 """The sandbox: what a process gives up before it runs a submission, and what the machine offers for it.
 
 `seccomp_filter` compiles the filter, in the judge: the zygote needs no package that a submission must not import.
-`Policy.prepare` does what can be done once, in the zygote. `Policy.confine` is called in each child, before a line of
-the submission is read, and cannot be undone:
+`set_apart` and `Policy.prepare` do what can be done once, in the zygote. `Policy.confine` is called in each child,
+before a line of the submission is read, and cannot be undone:
 
 * rlimits on memory, CPU, file size, descriptors and processes; no core dumps;
 * as root, another user id per worker and no capability but that of reading files, whose owner root may be;
 * Landlock: reading the interpreter, the listed packages and the submission; writing its scratch folder; no TCP, no
   abstract sockets and no signals to others, where the kernel knows these;
-* seccomp: a list of allowed system calls. The others are answered with an error by the judge, who counts them.
+* seccomp: a list of allowed system calls. The others are answered with an error by the judge, who counts them; so does
+  the judge count the files that are created, and lets a limited number be.
 
 Landlock's three system calls are made through ctypes (no released package covers them and networks and scopes), the
 seccomp program is compiled by libseccomp through pyseccomp.
@@ -31,10 +32,10 @@ if sys.platform != "win32":  # where `doctor` still has to say what is missing
     import resource
 
 MEMORY = 1 << 30  # bytes of address space beyond what the zygote has
-FILE_SIZE = 1 << 20  # bytes of one written file
+FILE_SIZE = 128 << 10  # bytes of one written file
 OPEN_FILES = 128
 PROCESSES = 32  # threads of one worker, as root; of the user beyond those that run already, otherwise
-FIRST_UID = 60_100  # as root: worker i runs as user FIRST_UID + i, of which there is none
+FIRST_UID = 60_100  # as root: the worker in seat i runs as user FIRST_UID + i, of which there is none
 
 CHANNEL = 3  # the descriptor on which a child speaks with the judge
 
@@ -119,9 +120,9 @@ def has_scopes(version: int) -> bool:
 _ALLOWED = """
     brk mmap munmap mremap mprotect madvise membarrier
     read readv pread64 preadv write writev pwrite64 pwritev lseek
-    open openat close close_range dup stat lstat fstat newfstatat statx statfs fstatfs access faccessat faccessat2
+    close close_range dup stat lstat fstat newfstatat statx access faccessat faccessat2
     readlink readlinkat getdents64 getcwd chdir fchdir umask
-    unlink unlinkat rename renameat renameat2 ftruncate fallocate fsync fdatasync
+    unlink unlinkat rename renameat ftruncate fsync fdatasync
     pipe2 eventfd2 poll ppoll select pselect6 epoll_create1 epoll_ctl epoll_wait epoll_pwait
     clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times getrusage getitimer setitimer alarm
     rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait sigaltstack pause
@@ -134,9 +135,10 @@ _ALLOWED = """
 # Asked for by libraries on their own, which do without: answered with an error and not counted.
 _UNKNOWN = "clone3 memfd_create get_mempolicy set_mempolicy mbind"  # -> "no such system call"
 _REFUSED = "mkdir mkdirat sched_setaffinity sched_setscheduler tgkill tkill getxattr lgetxattr"  # -> "not permitted"
+_REFUSED += " statfs fstatfs"  # the number of free blocks is a letter box, too
+_UNSUPPORTED = "fallocate"  # -> "not supported": it takes space beyond a file's end, which no limit on sizes sees
 
 _CLONE_THREAD = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000  # VM, FS, FILES, SIGHAND, THREAD: as for any thread
-_O_TRUNC = os.O_TRUNC
 _FCNTLS = (0, 1, 2, 3, 4, 1030)  # duplicate, flags; not locks, which two workers could see, nor signals to others
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
 _PR_SET_NAME, _PR_GET_NAME, _PR_CAPBSET_READ, _PR_SET_VMA = 15, 16, 23, 0x53564D41
@@ -170,18 +172,27 @@ def seccomp_filter(version: int) -> Filter:
     def argument(at: int, value: int) -> object:
         return seccomp.Arg(at, seccomp.EQ, value)
 
+    def masked(at: int, mask: int, value: int) -> object:
+        return seccomp.Arg(at, seccomp.MASKED_EQ, mask, value)
+
     for name in _ALLOWED.split():
-        if version >= 3 or name not in ("open", "openat"):
-            rule(seccomp.ALLOW, name)
-    if version < 3:
-        for name, at in (("open", 1), ("openat", 2)):
-            rule(seccomp.ALLOW, name, seccomp.Arg(at, seccomp.MASKED_EQ, _O_TRUNC, 0))
-            rule(seccomp.ERRNO(errno.EPERM), name, seccomp.Arg(at, seccomp.MASKED_EQ, _O_TRUNC, _O_TRUNC))
+        rule(seccomp.ALLOW, name)
+    # What creates a file gets no rule, so the judge is asked: O_CREAT is the one way to a new inode that is left.
+    nameless = os.O_TMPFILE & ~os.O_DIRECTORY  # O_TMPFILE's own bit: a file in no folder; `tempfile` does without
+    truncate = os.O_TRUNC if version < 3 else 0
+    for name, at in (("open", 1), ("openat", 2)):
+        rule(seccomp.ALLOW, name, masked(at, os.O_CREAT | nameless | truncate, 0))
+        rule(seccomp.ERRNO(errno.EOPNOTSUPP), name, masked(at, nameless, nameless))
+        if truncate:  # no flags match two rules, so their order does not matter
+            rule(seccomp.ERRNO(errno.EPERM), name, masked(at, nameless | truncate, truncate))
+    rule(seccomp.ALLOW, "renameat2", argument(4, 0))  # its flag RENAME_WHITEOUT makes an inode at each call
+    for name in _UNSUPPORTED.split():
+        rule(seccomp.ERRNO(errno.EOPNOTSUPP), name)
     for name in _UNKNOWN.split():
         rule(seccomp.ERRNO(errno.ENOSYS), name)
     for name in _REFUSED.split():
         rule(seccomp.ERRNO(errno.EPERM), name)
-    rule(seccomp.ALLOW, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, _CLONE_THREAD, _CLONE_THREAD))
+    rule(seccomp.ALLOW, "clone", masked(0, _CLONE_THREAD, _CLONE_THREAD))
     rule(seccomp.ALLOW, "sendmsg", argument(0, CHANNEL), argument(2, 0))  # how the judge gets the listener
     rule(seccomp.ALLOW, "prlimit64", argument(0, 0))
     for command in _FCNTLS:
@@ -205,6 +216,34 @@ def _install(filter: Filter) -> int:
     fprog = struct.pack("@HP", len(filter.program) // 8, ctypes.addressof(code))
     mode_filter, new_listener = 1, 1 << 3
     return _syscall(filter.call, ctypes.c_uint(mode_filter), ctypes.c_uint(new_listener), fprog)
+
+
+# -- mounts ----------------------------------------------------------------------------------------------
+
+_CLONE_NEWNS, _MOUNT_SETATTR = 0x20000, 442
+_AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
+_NOATIME, _ANY_ATIME = 0x10, 0x70  # MOUNT_ATTR_NOATIME, and all that it excludes
+_MS_PRIVATE = 1 << 18
+_MS_BARE = 0b1111  # read-only, and nothing in it is a program, a device or gives rights
+
+
+def set_apart(unseen: list[Path]) -> bool:
+    """Give this process mounts of its own, where the folders `unseen` are empty and reading leaves no time of access.
+
+    Landlock covers neither: a worker could look up who else is graded, and leave a message in the times of what all
+    may read. Returns whether it was done; it needs root, and a kernel and a container that let root do it.
+    """
+    options = struct.pack("=4Q", _NOATIME, _ANY_ATIME, _MS_PRIVATE, 0)  # struct mount_attr
+    try:
+        if _libc.unshare(ctypes.c_int(_CLONE_NEWNS)) != 0:
+            return False
+        where = (ctypes.c_int(_AT_FDCWD), b"/", ctypes.c_uint(_AT_RECURSIVE))
+        _syscall(_MOUNT_SETATTR, *where, options, ctypes.c_size_t(len(options)))
+    except OSError:
+        return False
+    places = [os.fsencode(path) for path in unseen]
+    kind = (b"tmpfs", ctypes.c_ulong(_MS_BARE), b"size=4k,mode=755")
+    return all([_libc.mount(b"none", place, *kind) == 0 for place in places])  # each is tried
 
 
 # -- the policy ------------------------------------------------------------------------------------------
@@ -240,10 +279,10 @@ class Policy:
                 policy._open.append((os.open(path, os.O_PATH | os.O_CLOEXEC), path.is_dir()))
         return policy
 
-    def confine(self, slot: int, code: Path, scratch: Path, parent: int, cpu_seconds: int) -> int | None:
+    def confine(self, seat: int, code: Path, scratch: Path, parent: int, cpu_seconds: int) -> int | None:
         """Give everything up. Returns the seccomp listener, or None when nothing is enforced.
 
-        slot: number of the worker.  code: the submission's folder.  scratch: the one place to write to.
+        seat: number that no other worker has now.  code: the submission's folder.  scratch: the one place to write to.
         parent: process id of the zygote; without it the child must not live.
         """
         os.setsid()
@@ -256,7 +295,7 @@ class Policy:
         os.closerange(CHANNEL + 1, 1 << 16)
         _set(limits)
         if self.filter is not None and os.geteuid() == 0:
-            _become(FIRST_UID + slot)
+            _become(FIRST_UID + seat)
         _die_with(parent)  # after the change of user, which clears it
         if self.filter is None:
             return None

@@ -40,6 +40,17 @@ def _trace() -> None:
         raise OSError(ctypes.get_errno(), "")
 
 
+def _reserve() -> None:
+    with open("file", "w") as file:
+        if ctypes.CDLL(None, use_errno=True).fallocate(file.fileno(), 1, ctypes.c_long(0), ctypes.c_long(1 << 20)) != 0:
+            raise OSError(ctypes.get_errno(), "")
+
+
+def _write_much() -> None:
+    with open("file", "wb") as file:
+        file.write(bytes(1 << 20))
+
+
 print(
     json.dumps(
         {
@@ -56,6 +67,10 @@ print(
             "open a socket": _attempt(lambda: socket.socket().close()),
             "start 2,000 threads": _attempt(_many_threads),
             "take 8 GB of memory": _attempt(lambda: bytearray(8 << 30)),
+            "write a file of 1 MB": _attempt(_write_much),
+            "reserve 1 MB beyond a file's end": _attempt(_reserve),
+            "make a file without a name": _attempt(lambda: os.close(os.open(".", os.O_TMPFILE | os.O_RDWR))),
+            "see the names of results": _attempt(lambda: os.stat("../../../results/ada")),
         }
     )
 )

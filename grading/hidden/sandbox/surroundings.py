@@ -14,6 +14,7 @@ import re
 import site
 import sys
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 
 from grading.hidden.handout.release import build, write_tree
@@ -45,7 +46,14 @@ class Surroundings:
         paths = [stdlib, packages, *(tree / place for place in shown), *_system_files()]
         self.readable = sorted({path for path in [*paths, *modules.values(), *installed.values()] if path.exists()})
         sites = {path.parent for path in installed.values()} | {Path(sysconfig.get_path("purelib"))}
-        self._places = Places(folder, sites)
+        self._folder, self._places = folder, Places(folder, sites)
+
+    def dispensable(self, folders: Iterable[Path]) -> list[Path]:
+        """Those of the folders in which lies nothing that a worker or its interpreter needs, resolved."""
+        needed = [self._folder, *self.readable, *map(Path, (sys.prefix, sys.base_prefix, sys.exec_prefix))]
+        needed += [path.resolve() for path in needed]
+        found = {folder.resolve() for folder in folders}
+        return sorted(folder for folder in found if not any(path.is_relative_to(folder) for path in needed))
 
     def without_places(self, text: str, *, is_cut: bool) -> str:
         """What came out of a worker, without this machine's paths. is_cut: whether its end is missing."""

@@ -1,7 +1,8 @@
 """The judge's side of the pipe: starts the zygote, asks it for workers, and talks with them as with an enemy.
 
 A worker that does anything but answer one frame when asked is lost (`WorkerLost`), and killed. What it prints is
-read and cut; the system calls that its sandbox refuses come here to be answered, and are counted.
+read and cut; the system calls that its sandbox refuses and those that create files come here to be answered, and are
+counted.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import secrets
 import select
@@ -25,6 +27,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,7 @@ from typing import Any
 from grading.cases import Arrays
 from grading.errors import GradingError
 from grading.hidden.handout.release import write_tree
-from grading.hidden.sandbox.confinement import FIRST_UID, SandboxError, landlock_version, seccomp_filter
+from grading.hidden.sandbox.confinement import FILE_SIZE, FIRST_UID, SandboxError, landlock_version, seccomp_filter
 from grading.hidden.sandbox.frames import FrameError, FrameReader, encode
 from grading.hidden.sandbox.surroundings import Surroundings
 
@@ -42,8 +45,11 @@ GRACE_SECONDS = 2.0  # between the end of a worker's channel and its end
 OUTPUT = 20_000  # bytes of what it prints that are kept
 TEXT = 2000  # characters of an error's text
 REFUSALS = 1000  # refused system calls before a worker is ended
-SCRATCH_BYTES, SCRATCH_FILES = 16 << 20, 1000
-LOOK_EVERY = 0.25  # seconds between looks at the scratch folder
+SCRATCH_FILES = 128  # that a worker creates in its life, before it is ended
+SEATS = 2  # for each thread that drives workers: one that runs, and one that is being reaped
+# What a worker can put on a disk, with names or without: so many files, each with a block that tells where it is.
+SCRATCH_BYTES = SCRATCH_FILES * (FILE_SIZE + 4096)
+SPARE_BYTES = 64 << 20  # for submissions and the worker's tree
 
 
 class ZygoteError(GradingError):
@@ -79,12 +85,15 @@ class Failed(Exception):
 class Zygote:
     """A running zygote. Several threads may ask it for workers.
 
-    enforced: whether its children are confined. Raises ZygoteError when it cannot start, ZygoteLost when it is killed.
+    enforced: whether its children are confined.  unseen: folders of which they should not even see names.
+    apart: whether that could be done. Raises ZygoteError when it cannot start, ZygoteLost when it is killed.
     """
 
-    def __init__(self, folder: Path, *, enforced: bool) -> None:
+    def __init__(self, folder: Path, *, enforced: bool, unseen: Sequence[Path] = ()) -> None:
         self.folder, self.enforced = folder, enforced
         self._lock = threading.Lock()
+        self._seats, self._taken = threading.Condition(), set[int]()
+        self._reapers = set[threading.Thread]()
         try:
             filter = seccomp_filter(landlock_version()) if enforced else None
         except SandboxError as error:
@@ -108,6 +117,7 @@ class Zygote:
         self._control.settimeout(START_SECONDS)
         config = {
             "readable": [str(path) for path in self.surroundings.readable],
+            "unseen": [str(path) for path in self.surroundings.dispensable(unseen)],
             "filter": filter and {"program": filter.program.hex(), "call": filter.call},
         }
         try:
@@ -121,7 +131,7 @@ class Zygote:
         if "ready" not in answer:
             self.close()
             raise _no_isolation(answer["error"])
-        self.pid = answer["ready"]
+        self.pid, self.apart = answer["ready"], answer["apart"]
 
     def log(self) -> str:
         """The last line that it printed."""
@@ -153,12 +163,73 @@ class Zygote:
             return self._process.wait(GRACE_SECONDS)
         return None
 
+    # -- the places of workers
+
+    def take_seat(self, slot: int) -> int | None:
+        """A number that no other worker has, for one of this slot's; None if none becomes free."""
+        own = range(slot * SEATS, (slot + 1) * SEATS)
+        with self._seats:
+            if not self._seats.wait_for(lambda: not self._taken.issuperset(own), GREETING_SECONDS):
+                return None
+            seat = next(seat for seat in own if seat not in self._taken)
+            self._taken.add(seat)
+            return seat
+
+    def reap(self, pid: int, seconds: float = math.inf) -> int | None:
+        """The exit status of a worker, or minus the signal's number; None if it runs for longer. Raises ZygoteLost.
+
+        Waiting is done here and not in the zygote, which others need: what wrote to a slow disk ends slowly.
+        """
+        end, pause = time.monotonic() + seconds, 0.001
+        while (status := self.ask({"reap": pid}, [])["status"]) is None and time.monotonic() < end:
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)
+        return status
+
+    def leave_behind(self, seat: int, box: Path, pid: int | None) -> None:
+        """Kill a worker, if it has not been reaped. That it has ended, and its box is gone, is seen to beside all else.
+
+        Raises ZygoteLost.
+        """
+        reaper = threading.Thread(target=self._see_to, args=(seat, box, pid), daemon=True)
+        try:
+            if pid is not None:
+                self.ask({"kill": pid}, [])
+        finally:
+            self._reapers.add(reaper)
+            reaper.start()
+
+    def _see_to(self, seat: int, box: Path, pid: int | None) -> None:
+        with contextlib.suppress(ZygoteLost):  # whose end has killed it, too
+            if pid is not None:
+                self.reap(pid)
+        shutil.rmtree(box, ignore_errors=True)  # without a sandbox there can be anything; it goes with the run
+        with self._seats:
+            self._taken.discard(seat)
+            self._seats.notify_all()
+        self._reapers.discard(threading.current_thread())
+
     def close(self) -> None:
         """End it, and with it every worker."""
-        self._control.close()
-        self._process.kill()
+        end = time.monotonic() + GRACE_SECONDS
+        for reaper in list(self._reapers):  # those that have been killed are reaped, as far as that is quick
+            reaper.join(max(0.0, end - time.monotonic()))
+        self._process.kill()  # whoever waits for an answer learns it by that
         self._process.wait()
+        for reaper in list(self._reapers):
+            reaper.join()
+        self._control.close()
         self._log.close()
+
+
+def require_room(folder: Path, workers: int) -> None:
+    """Raise GradingError if so many workers could fill the disk on which `folder` lies."""
+    needed, free = workers * SEATS * SCRATCH_BYTES + SPARE_BYTES, shutil.disk_usage(folder).free
+    if free < needed:
+        raise GradingError(
+            f"{folder.parent} has {free >> 20} MB free, and {workers} workers may need {needed >> 20} MB: "
+            "make room, set TMPDIR to a folder on another disk, or give fewer --workers"
+        )
 
 
 def _no_isolation(reason: object) -> ZygoteError:
@@ -179,23 +250,26 @@ class Worker:
 
     def __init__(self, zygote: Zygote, slot: int, files: dict[str, bytes], cpu_seconds: int) -> None:
         self._zygote = zygote
-        self.output, self.dropped, self.refused = b"", 0, Counter[str]()
+        self.output, self.dropped, self.refused, self.created = b"", 0, Counter[str](), 0
+        self.pid: int | None
         self._lines = {file: content.count(b"\n") + 1 for file, content in files.items()}
+        seat = zygote.take_seat(slot)
+        if seat is None:
+            raise WorkerLost("start", "an earlier one does not end")
+        self._seat, self.pid = seat, None
         self._selector = selectors.DefaultSelector()
         self._listener: int | None = None
-        self._box = Path(tempfile.mkdtemp(dir=zygote.folder, prefix="box-"))
-        self.scratch = self._box / "scratch"
-        code = self._box / "code"
-        _write_box(code, self.scratch, files, slot, enforced=zygote.enforced)
+        self._box = zygote.folder / f"box-{secrets.token_hex(16)}"
+        code, scratch = self._box / "code", self._box / "scratch"
         self._channel, theirs = socket.socketpair()
         self._pipe, output = os.pipe()
         self._channel.setblocking(False)
         os.set_blocking(self._pipe, False)
-        request = {"slot": slot, "code": str(code), "scratch": str(self.scratch), "cpu_seconds": cpu_seconds}
+        request = {"seat": seat, "code": str(code), "scratch": str(scratch), "cpu_seconds": cpu_seconds}
         try:
-            self.pid: int | None = zygote.ask({"fork": request}, [theirs.fileno(), output])["pid"]
-        except ZygoteLost:
-            self.pid = None
+            _write_box(code, scratch, files, seat, enforced=zygote.enforced)
+            self.pid = zygote.ask({"fork": request}, [theirs.fileno(), output])["pid"]
+        except BaseException:
             self.close()
             raise
         finally:
@@ -222,7 +296,7 @@ class Worker:
             reader.feed(data)
             if descriptors:
                 self._listener = descriptors[0]
-                self._selector.register(self._listener, selectors.EVENT_READ, partial(self._refuse, self._listener))
+                self._selector.register(self._listener, selectors.EVENT_READ, partial(self._answer, self._listener))
         if self._zygote.enforced and self._listener is None:
             raise self._lost("start", "the sandbox is not up")
 
@@ -249,7 +323,6 @@ class Worker:
             raise self._lost("protocol", "what was sent is no answer to the call")
         if self._readable():
             raise self._lost("protocol", "more than one answer was sent")
-        self._look_at_scratch()
         if answer.get("ok") is not True:
             text = str(answer.get("text")).encode(errors="replace").decode()  # JSON can hold half a character
             raise Failed(
@@ -271,25 +344,31 @@ class Worker:
         return self._zygote.surroundings.without_places(output, is_cut=self.dropped > 0)
 
     def close(self) -> None:
-        """End the worker and remove what it wrote."""
-        self._end(0.0)
+        """End the worker; its folder goes when it has ended. More than once does no harm. Raises ZygoteLost."""
+        if self._channel.fileno() < 0:
+            return
+        self._selector.close()
+        self._channel.close()
+        os.close(self._pipe)
+        if self._listener is not None:
+            os.close(self._listener)
+        self._zygote.leave_behind(self._seat, self._box, self.pid)
 
     # -- waiting and reading
 
     def _wait(self, end: float) -> bool:
-        """Serve output and refusals until the channel has something (True) or time is over (False)."""
+        """Serve output and system calls until the channel has something (True) or time is over (False)."""
         while (left := end - time.monotonic()) > 0:
-            ready = self._selector.select(min(left, LOOK_EVERY))
+            ready = self._selector.select(left)
             for key, _ in ready:
                 if key.data is not None:
                     key.data()
             if any(key.data is None for key, _ in ready):
                 return True
-            self._look_at_scratch()
         return False
 
     def _readable(self) -> bool:
-        """Whether the worker has sent something. Output and refusals that wait are served first."""
+        """Whether the worker has sent something. Output and system calls that wait are served first."""
         self._drain()
         try:
             data = self._channel.recv(1, socket.MSG_PEEK)
@@ -346,83 +425,64 @@ class Worker:
         self.output += kept
         self.dropped += len(data) - len(kept)
 
-    def _refuse(self, listener: int) -> None:
-        """Answer one refused system call with "not permitted", and count it."""
+    def _answer(self, listener: int) -> None:
+        """Answer one system call, and count it: let it go on if it may create a file, else say "not permitted".
+
+        To let a call go on is safe here. What was looked at are its number and flags, by value and by the filter, so no
+        other thread can change them; whatever path its pointer shows then, Landlock decides about.
+        """
         notice = bytearray(80)  # struct seccomp_notif: id, pid, flags, number, architecture, ip, 6 arguments
         try:
             fcntl.ioctl(listener, _RECEIVE, notice)
             id, _, _, number = struct.unpack_from("=QIIi", notice)
-            fcntl.ioctl(listener, _ANSWER, struct.pack("=QqiI", id, 0, -errno.EPERM, 0))
+            name = _name(number)
+            if name in _CREATING:  # before it is answered: what is not counted must not happen
+                self.created += 1
+                if self.created > SCRATCH_FILES:
+                    raise self._lost("disk", f"more than {SCRATCH_FILES} files were created")
+            error, flags = (0, _CONTINUE) if name in _CREATING else (-errno.EPERM, 0)
+            fcntl.ioctl(listener, _ANSWER, struct.pack("=QqiI", id, 0, error, flags))
         except OSError:  # the caller was interrupted, or has ended
             waiting = select.poll()
             waiting.register(listener, 0)
             if waiting.poll(0):  # ended: nobody is left who could ask
                 self._selector.unregister(listener)
             return
-        self.refused[_name(number)] += 1
+        if name not in _CREATING:
+            self.refused[name] += 1
         if self.refused.total() > REFUSALS:
             raise self._lost("refused", f"more than {REFUSALS} system calls that are not allowed")
-
-    def _look_at_scratch(self) -> None:
-        size = 0
-        for files, entry in enumerate(os.scandir(self.scratch), 1):  # flat: the sandbox makes no folders
-            with contextlib.suppress(FileNotFoundError):
-                size += entry.stat(follow_symlinks=False).st_blocks * 512
-            if size > SCRATCH_BYTES or files > SCRATCH_FILES:
-                raise self._lost("disk", "too much was written to the scratch folder")
 
     # -- the end
 
     def _gone(self) -> WorkerLost:
         """The channel was closed from the other side: find out how the worker ended."""
         self._drain()
-        status, killed = self._end(GRACE_SECONDS)
-        if killed:
+        try:
+            status = None if self.pid is None else self._zygote.reap(self.pid, GRACE_SECONDS)
+            if status is not None:
+                self.pid = None
+        finally:
+            self.close()
+        if status is None:
             return WorkerLost("protocol", "it stopped answering")
         if status == -signal.SIGKILL:
             return WorkerLost("killed", "the system killed it")
         return WorkerLost("crash", "the process crashed" if status < 0 else "the process ended itself")
 
     def _lost(self, reason: str, detail: str) -> WorkerLost:
-        self._end(0.0)
+        self.close()
         return WorkerLost(reason, detail)
 
-    def _end(self, grace: float) -> tuple[int, bool]:
-        """Kill (after `grace`), reap, close, clean up. Returns the exit status and whether it had to be killed."""
-        end, pid, self.pid = time.monotonic() + grace, self.pid, None
-        try:
-            while pid is not None:
-                kill = time.monotonic() >= end
-                status = self._zygote.ask({"reap": pid, "kill": kill}, [])["status"]
-                if status is not None:
-                    return status, kill
-                time.sleep(0.005)  # here and not in the zygote, which others need
-        finally:
-            self._close()
-        return 0, True
 
-    def _close(self) -> None:
-        """Take the rest of the output, close every descriptor and remove the folder; more than once does no harm."""
-        if self._channel.fileno() < 0:
-            return
-        self._selector.close()
-        self._channel.close()
-        with contextlib.suppress(BlockingIOError):
-            while data := os.read(self._pipe, 1 << 16):
-                self._keep(data)
-        os.close(self._pipe)
-        if self._listener is not None:
-            os.close(self._listener)
-        shutil.rmtree(self._box, ignore_errors=True)  # without a sandbox there can be anything; it goes with the run
-
-
-def _write_box(code: Path, scratch: Path, files: dict[str, bytes], slot: int, *, enforced: bool) -> None:
+def _write_box(code: Path, scratch: Path, files: dict[str, bytes], seat: int, *, enforced: bool) -> None:
     """A folder with the submission's files, and an empty one that the worker may write to."""
+    code.parent.mkdir(mode=0o700)
     code.mkdir()
     write_tree(code, files)
     scratch.mkdir()
     if enforced and os.geteuid() == 0:
-        os.chown(scratch, FIRST_UID + slot, FIRST_UID + slot)
+        os.chown(scratch, FIRST_UID + seat, FIRST_UID + seat)
 
 
 def _builtin_exception(name: object) -> str:
@@ -443,5 +503,6 @@ def _name(number: int) -> str:
         return str(number)
 
 
-# ioctls of the seccomp listener: take a request (80 bytes), give the answer (24 bytes)
-_RECEIVE, _ANSWER = 0xC0502100, 0xC0182101
+# ioctls of the seccomp listener: take a request (80 bytes), give the answer (24 bytes), which may be to go on
+_RECEIVE, _ANSWER, _CONTINUE = 0xC0502100, 0xC0182101, 1
+_CREATING = ("open", "openat")  # of these the filter asks only for what may create a file

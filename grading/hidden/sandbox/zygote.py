@@ -4,8 +4,10 @@ It is started as a process of its own and never forked from the judge, so its me
 Per child the judge sends two descriptors: a channel, on which judge and child exchange frames, and the write end of a
 pipe that takes what the submission prints.
 
-    judge -> zygote   {"fork": {"slot", "code", "scratch", "cpu_seconds"}} + descriptors     -> {"pid"}
-                      {"reap": pid, "kill": whether to kill it first}                        -> {"status"}
+    judge -> zygote   {"readable", "unseen", "filter"}                                       -> {"ready", "apart"}
+                      {"fork": {"seat", "code", "scratch", "cpu_seconds"}} + descriptors     -> {"pid"}
+                      {"kill": pid}                                                          -> {}
+                      {"reap": pid}                                                          -> {"status"}
     judge -> child    {"nonce", "op": "load", "file"}                                        -> {"nonce", "ok"}
                       {"nonce", "op": "call", "file", "call", "params"} + arrays             -> {"nonce", "ok"} + arrays
 """
@@ -33,7 +35,7 @@ import torch
 torch.set_num_threads(1)
 
 from grading import driver  # noqa: E402
-from grading.hidden.sandbox.confinement import CHANNEL, Filter, Policy, SandboxError  # noqa: E402
+from grading.hidden.sandbox.confinement import CHANNEL, Filter, Policy, SandboxError, set_apart  # noqa: E402
 from grading.hidden.sandbox.frames import FrameError, FrameReader, encode  # noqa: E402
 from grading.hidden.sandbox.pages import settle  # noqa: E402
 from grading.submission import FILES, Submission, SubmissionError, describe, execute  # noqa: E402
@@ -51,6 +53,7 @@ def main(descriptor: int) -> None:
     lines = control.makefile("rb")
     config = json.loads(lines.readline())
     lines.close()
+    apart = config["filter"] is not None and set_apart([Path(path) for path in config["unseen"]])
     try:
         warm_up()
         filter = config["filter"] and Filter(bytes.fromhex(config["filter"]["program"]), config["filter"]["call"])
@@ -61,7 +64,7 @@ def main(descriptor: int) -> None:
     gc.collect()
     gc.freeze()  # a child that collects garbage would copy all these pages
     settle()
-    _send(control, {"ready": os.getpid()})
+    _send(control, {"ready": os.getpid(), "apart": apart})
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the judge, who closes the socket
     while True:
         request, descriptors = _receive(control)
@@ -98,8 +101,11 @@ def warm_up() -> None:
 
 
 def _serve(request: dict[str, Any], descriptors: list[int], policy: Policy, control: socket.socket) -> dict[str, Any]:
+    if "kill" in request:
+        os.kill(request["kill"], signal.SIGKILL)
+        return {}
     if "reap" in request:
-        return {"status": _reap(request["reap"], kill=request["kill"])}
+        return {"status": _reap(request["reap"])}
     zygote = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -109,14 +115,12 @@ def _serve(request: dict[str, Any], descriptors: list[int], policy: Policy, cont
     return {"pid": pid}
 
 
-def _reap(pid: int, *, kill: bool) -> int | None:
-    """The exit code of a child, or minus the signal's number; None while it runs.
+def _reap(pid: int) -> int | None:
+    """The exit code of a child, or minus the signal's number; None while it runs, and for none is waited here.
 
     A child stays a zombie until it is reaped here, so its number cannot pass to another process before.
     """
-    if kill:
-        os.kill(pid, signal.SIGKILL)
-    found, status = os.waitpid(pid, 0 if kill else os.WNOHANG)
+    found, status = os.waitpid(pid, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if found else None
 
 
@@ -166,7 +170,7 @@ def _child(request: dict[str, Any], descriptors: list[int], policy: Policy, zygo
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
         greeting = socket.socket(fileno=CHANNEL)  # looks at its descriptor, which the sandbox refuses
-        _greet(greeting, policy.confine(request["slot"], root, scratch, zygote, request["cpu_seconds"]))
+        _greet(greeting, policy.confine(request["seat"], root, scratch, zygote, request["cpu_seconds"]))
         _answer_all(root)
         code = 0
     except BaseException as error:  # whatever it is: the zygote's own code after the fork must not run in the child
