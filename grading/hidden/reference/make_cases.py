@@ -439,6 +439,7 @@ def hidden_cases(id: str, secret: int | None = None) -> list[Case]:
     draw = Draw(secrets.randbits(128) if secret is None else secret, list(MAKERS).index(id))
     cases = []
     for case in MAKERS[id](draw, HIDDEN_SIDE):
+        case.hidden = True
         old = kept.get(case.name)
         if old is not None and _form(old) == _form(case):
             case = replace(case, inputs=old.inputs)
