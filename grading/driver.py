@@ -345,9 +345,10 @@ class _OtherDevice(TorchFunctionMode):
         except RuntimeError as error:
             self.is_missed |= "is not on the expected device" in str(error)
             raise
-        if func in self.MAKERS and not tensors and kwargs.get("device") is None and result.dim():
-            return result.to("meta")
-        return result
+        if not isinstance(result, Tensor) or not result.dim():
+            return torch.ones_like(result, device="cpu") if isinstance(result, Tensor) and result.is_meta else result
+        is_made_anywhere = func in self.MAKERS and not tensors and kwargs.get("device") is None
+        return result.to("meta") if is_made_anywhere else result
 
 
 def _is_list(value: Any) -> bool:

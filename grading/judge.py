@@ -406,15 +406,16 @@ DEVICE_NOTE = (
 )
 
 
-def device_note(call: Call, cases: list[Case]) -> str:
-    """DEVICE_NOTE if a right function makes tensors that would lie on another device than its input, else "".
+def device_case(cases: list[Case]) -> Case:
+    """The one of a function's cases that tells most of where it makes tensors: one in which it draws noise."""
+    return next((case for case in cases if case.check == "noise"), cases[0])
 
-    cases: those that the function passes; one in which it draws noise tells most. The case is judged first, so that
-    what the function keeps from its first call is not made while it is watched.
+
+def device_note(call: Call, case: Case) -> str:
+    """DEVICE_NOTE if a function makes tensors that would lie on another device than its input, else "".
+
+    It must have answered the case before: what it keeps from its first call is not to be made while it is watched.
     """
-    case = next((case for case in cases if case.check == "noise"), cases[0])
-    if not run_and_judge(call, case).passed:
-        return ""
     found = call("devices", {**case.params, "of": case.call}, case.inputs, case.standins)
     return DEVICE_NOTE if np.array_equal(found.get("is_missed", np.zeros(())), 1) else ""
 

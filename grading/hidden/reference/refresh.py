@@ -1,4 +1,4 @@
-"""`python -m grading refresh`: new hidden cases, from a secret that is kept nowhere; they are tried before they are kept.
+"""`python -m grading refresh`: new hidden cases, from a secret that is kept nowhere, tried before they are written.
 
 What is stored afterwards is the record: nothing can make the same cases again, and nothing has to.
 """
