@@ -6,6 +6,7 @@ examples:
   python -m grading release --out handout --git   instructors: write the handout
   python -m grading grade submissions --out graded    instructors: grade what was handed in
   python -m grading check                     instructors: is a graded function described everywhere alike?
+  python -m grading refresh                   instructors: draw new hidden cases
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ def main() -> int:
     if (Path(__file__).parent / "hidden" / "engine" / "command.py").is_file():
         from grading.hidden.engine import command as grade
         from grading.hidden.handout import release
-        from grading.hidden.reference import check
+        from grading.hidden.reference import check, refresh
         from grading.hidden.sandbox import doctor
 
-        for command in (release, grade, check, doctor):
+        for command in (release, grade, check, refresh, doctor):
             command.add_command(commands)
     args = parser.parse_args()
     try:
-        if args.command in ("release", "grade"):
+        if args.command in ("release", "grade", "refresh"):
             from grading.hidden.reference.check import require_agreement
 
             require_agreement()

@@ -25,7 +25,8 @@ class Case:
     id: the graded function's.  name: unique within it; what comes before the first "/" is the group that the
     rubric weighs.  call: what the driver does.  check: how grading/judge.py looks at the result.
     params: the call's plain parameters.  inputs: its arrays.  expected: what the check compares with.
-    tolerance: (absolute, relative).  standins: for the graded functions that this one calls.
+    tolerance: (absolute, relative).  tolerances: an expected array's own, by name.
+    standins: for the graded functions that this one calls.
     mistakes: {name: fingerprint}, what known mistakes give here.
     """
 
@@ -35,8 +36,9 @@ class Case:
     check: str
     params: dict[str, Any]
     inputs: Arrays
-    expected: Arrays
+    expected: Arrays = field(default_factory=dict)
     tolerance: tuple[float, float] = (1e-4, 1e-4)
+    tolerances: dict[str, tuple[float, float]] = field(default_factory=dict)
     standins: Standins = field(default_factory=dict)
     mistakes: dict[str, Arrays] = field(default_factory=dict)
     hidden: bool = False
@@ -57,6 +59,7 @@ def save_cases(path: Path, cases: list[Case]) -> None:
             "check": case.check,
             "params": case.params,
             "tolerance": case.tolerance,
+            "tolerances": case.tolerances,
         }
         arrays[f"{case.name}|meta"] = np.frombuffer(json.dumps(meta, sort_keys=True).encode(), dtype=np.uint8)
         arrays |= {f"{case.name}|in|{key}": value for key, value in case.inputs.items()}
@@ -85,6 +88,7 @@ def load_cases(path: Path, *, hidden: bool) -> list[Case]:
             if what == "meta":
                 meta = json.loads(value.tobytes())
                 meta["tolerance"] = tuple(meta["tolerance"])
+                meta["tolerances"] = {of: tuple(pair) for of, pair in meta["tolerances"].items()}
                 cases[name] = Case(name=name, inputs={}, expected={}, hidden=hidden, **meta)
                 continue
             case = cases[name]

@@ -10,11 +10,13 @@ import inspect
 import itertools
 from collections import namedtuple
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from grading.submission import Submission, SubmissionError
 
@@ -58,17 +60,20 @@ def _array(name: str, tensor: Tensor) -> np.ndarray:
 
 def q_sample(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
     diffusion = make_diffusion(submission, params, standins)
-    return {"x_t": _call(submission.method(diffusion, "q_sample"), x["x0"], x["t"], *_given(x, "noise"))}
+    function = submission.method(diffusion, "q_sample")
+    return {"x_t": _called(params, function, x["x0"], x["t"], *_given(x, "noise"))}
 
 
 def predict_x0(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
     diffusion = make_diffusion(submission, params, standins)
-    return {"x0": _call(submission.method(diffusion, "predict_x0"), x["x_t"], x["t"], x["eps"])}
+    return {"x0": _called(params, submission.method(diffusion, "predict_x0"), x["x_t"], x["t"], x["eps"])}
 
 
 def q_posterior(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
     diffusion = make_diffusion(submission, params, standins)
-    result = _answer(submission.method(diffusion, "q_posterior"), x["x0"], x["x_t"], x["t"])
+    function, args = submission.method(diffusion, "q_posterior"), (x["x0"], x["x_t"], x["t"])
+    _ask_before(params, function, *args)
+    result = _answer(function, *args)
     if not isinstance(result, tuple):
         raise SubmissionError(f"q_posterior returned {_what(result)}, where a pair of tensors is asked for")
     if len(result) != 2:
@@ -79,20 +84,21 @@ def q_posterior(submission: Submission, params: dict, x: dict[str, Tensor], stan
 
 def ddpm_step(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
     diffusion = make_diffusion(submission, params, standins)
-    return {"x_prev": _call(submission.method(diffusion, "ddpm_step"), x["x_t"], x["t"], x["eps"], x["noise"])}
+    step = submission.method(diffusion, "ddpm_step")
+    return {"x_prev": _called(params, step, x["x_t"], x["t"], x["eps"], x["noise"])}
 
 
 def ddim_step(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
     diffusion = make_diffusion(submission, params, standins)
     step = submission.method(diffusion, "ddim_step")
     options = {"eta": params["eta"], "noise": x.get("noise")}
-    return {"x_prev": _call(step, x["x_t"], x["t"], x["t_prev"], x["eps"], **options)}
+    return {"x_prev": _called(params, step, x["x_t"], x["t"], x["t_prev"], x["eps"], **options)}
 
 
 def make_diffusion(submission: Submission, params: dict, standins: dict, model: Any = None) -> Any:
     """The submission's GaussianDiffusion on the schedule in `params`, with stand-ins where there are any."""
     config = submission.get(DIFFUSION, "DiffusionConfig")(
-        **{name: params[name] for name in ("timesteps", "beta_start", "beta_end", "prediction") if name in params}
+        **{name: params[name] for name in ("timesteps", "beta_start", "beta_end", "schedule") if name in params}
     )
     diffusion = submission.get(DIFFUSION, "GaussianDiffusion")(model, config)
     for name, answers in standins.items():
@@ -153,7 +159,7 @@ def kl_divergence(submission: Submission, params: dict, x: dict[str, Tensor], st
 
 
 def reparameterize(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
-    """Two draws at the same inputs, and the gradients of the weighted sum of the first."""
+    """Some draws at the same inputs, and the gradients of the weighted sum of the first."""
     vae = submission.get(VAE, "ConvVAE")(latent_dim=x["mu"].shape[1])
     vae.train(params["train"])
     _seed(params)  # the same noise, however many weights were drawn
@@ -163,7 +169,7 @@ def reparameterize(submission: Submission, params: dict, x: dict[str, Tensor], s
     results = {"z": z}
     if z.shape == x["weight"].shape:
         results |= _gradients((z * x["weight"]).sum(), leaves)
-    results["again"] = _call(draw, *given)
+    results["again"] = _stacked([z, *(_call(draw, *given) for _ in range(params["draws"] - 1))])[1:]
     x["mu"], x["logvar"] = given
     return results
 
@@ -187,7 +193,10 @@ def _gradients(total: Tensor, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def guided_eps(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
-    return {"eps": _call(submission.get(TINY_SD, "guided_eps"), x["eps_cond"], x["eps_uncond"], params["scale"])}
+    function, given = submission.get(TINY_SD, "guided_eps"), (x["eps_cond"], x["eps_uncond"])
+    if "scales" in params:
+        return {"eps": _stacked([_call(function, *given, scale) for scale in params["scales"]])}
+    return {"eps": _call(function, *given, params["scale"])}
 
 
 def conditioning(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
@@ -302,7 +311,97 @@ def sample(submission: Submission, params: dict, x: dict[str, Tensor], standins:
     return {"samples": samples, **seen}
 
 
+# -- where a function makes its tensors ----------------------------------------------------------------
+
+
+class _OtherDevice(TorchFunctionMode):
+    """Inside, what is made without a device lies on another one than the inputs, as it does where those are on a GPU.
+
+    That other device is `meta`, which every machine has. Numbers (tensors without dimensions) stay, as they mix with
+    tensors on any device, and what is made from a tensor stays beside it. is_missed: whether what lay elsewhere met the
+    inputs, or came back; what is first moved to them is no mistake.
+    """
+
+    MAKERS = frozenset(
+        (
+            *(torch.arange, torch.as_tensor, torch.empty, torch.eye, torch.full, torch.linspace, torch.logspace),
+            *(torch.normal, torch.ones, torch.rand, torch.randint, torch.randn, torch.randperm, torch.tensor),
+            torch.zeros,
+        )
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_missed = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        given = [*args, *kwargs.values()]
+        tensors = [arg for arg in [*given, *itertools.chain(*filter(_is_list, given))] if isinstance(arg, Tensor)]
+        try:
+            result = func(*args, **kwargs)
+        except NotImplementedError:  # there is nothing to move: what it holds does not matter here
+            return torch.ones_like(args[0], device="cpu")
+        except RuntimeError as error:
+            self.is_missed |= "is not on the expected device" in str(error)
+            raise
+        if not isinstance(result, Tensor) or not result.dim():
+            return torch.ones_like(result, device="cpu") if isinstance(result, Tensor) and result.is_meta else result
+        is_made_anywhere = func in self.MAKERS and not tensors and kwargs.get("device") is None
+        return result.to("meta") if is_made_anywhere else result
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+_elsewhere: ContextVar[_OtherDevice | None] = ContextVar("elsewhere", default=None)
+
+
+def devices(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
+    """Another call, `of`, with an eye on where the functions of the submission make their tensors.
+
+    `is_missed` is 1 if one would not work on a GPU; an exception for another reason proves nothing.
+    """
+    watch = _OtherDevice()
+    token = _elsewhere.set(watch)
+    try:
+        CALLS[params["of"]](submission, params, x, standins)
+    except Exception:  # torch's own, about the two devices; the submission's functions have answered before
+        pass
+    finally:
+        _elsewhere.reset(token)
+    return {"is_missed": torch.tensor(int(watch.is_missed))}
+
+
 # -- calling, and looking at what came back ------------------------------------------------------------
+
+
+def _called(params: dict, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+    """What a method gives; `draws` times, stacked, or when it was asked something else before (`again`)."""
+    _ask_before(params, function, *args, **kwargs)
+    if "draws" in params:
+        return _stacked([_call(function, *args, **kwargs) for _ in range(params["draws"])])
+    return _call(function, *args, **kwargs)
+
+
+def _ask_before(params: dict, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Call it on the same rows in another order: what one call leaves behind must not change the next."""
+    if params.get("again"):
+        other = {name: _other_rows(value) for name, value in kwargs.items()}
+        _answer(function, *map(_other_rows, args), **other)
+
+
+def _other_rows(value: Any) -> Any:
+    return value.flip(0) if isinstance(value, Tensor) else value
+
+
+def _stacked(answers: list[Tensor]) -> Tensor:
+    """Answers to calls that must be alike."""
+    kinds = {(tuple(answer.shape), answer.dtype) for answer in answers}
+    if len(kinds) > 1:
+        raise SubmissionError("the same call came back with another shape or dtype when it was made again")
+    return torch.stack(answers)
 
 
 def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -320,7 +419,15 @@ def _answer(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         how = f"{len(args)} arguments" + (f" and {', '.join(kwargs)}" if kwargs else "")
         call = f"{_name(function)}{signature}"
         raise SubmissionError(f"`{call}` cannot be called as the assignment does, with {how}") from None
-    return function(*args, **kwargs)
+    watch = _elsewhere.get()
+    if watch is None:
+        return function(*args, **kwargs)
+    with watch:
+        result = function(*args, **kwargs)
+    watch.is_missed |= any(
+        part.is_meta for part in (result if _is_list(result) else [result]) if isinstance(part, Tensor)
+    )
+    return result
 
 
 def _name(function: Callable[..., Any]) -> str:
@@ -350,6 +457,6 @@ CALLS: dict[str, Callable[[Submission, dict, dict[str, Tensor], dict], dict[str,
     function.__name__: function
     for function in (
         *(q_sample, predict_x0, q_posterior, ddpm_step, ddim_step),
-        *(kl_divergence, reparameterize, guided_eps, conditioning, train_conditioning, sample),
+        *(kl_divergence, reparameterize, guided_eps, conditioning, train_conditioning, sample, devices),
     )
 }

@@ -37,10 +37,18 @@ def _question(case: Case) -> str:
     parts = [f"{case.call} on {tuple(floats.shape)} {floats.dtype}"]
     if "timesteps" in case.params:
         p = case.params
-        parts.append(f"T = {p['timesteps']}, betas from {p['beta_start']:g} to {p['beta_end']:g}")
+        cosine = p.get("schedule") == "cosine"
+        betas = "cosine schedule" if cosine else f"betas from {p['beta_start']:g} to {p['beta_end']:g}"
+        parts.append(f"T = {p['timesteps']}, {betas}")
     for name in ("t", "t_prev"):
         if name in case.inputs and case.inputs[name].ndim == 1:
             values = case.inputs[name].tolist()
             parts.append(f"{name} = {values if len(values) <= 8 else 'mixed'}")
     parts += [f"{name} = {case.params[name]:g}" for name in ("eta", "scale") if name in case.params]
+    if "scales" in case.params:
+        parts.append(f"scale = {' and '.join(f'{scale:g}' for scale in case.params['scales'])}")
+    if "draws" in case.params:
+        parts.append(f"{case.params['draws']} times")
+    if "again" in case.params:
+        parts.append("after a call with the same rows in another order")
     return ", ".join(parts)

@@ -6,8 +6,10 @@ by: the output itself, or statistics of it. No problem means that the case is pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +32,7 @@ Check = Callable[[Case, Arrays], tuple[Arrays, list[Problem]]]
 WRONG_KIND = "it cannot be called as the assignment does, or returns something of another kind than asked for"
 
 SIGMAS = 6.0  # a right answer to a random check fails once in 10^9 seeds, and the seeds are fixed
+CHANCE = 1e-9  # the same as a probability
 
 
 @dataclass
@@ -151,21 +154,24 @@ def check_value(case: Case, result: Arrays) -> tuple[Arrays, list[Problem]]:
         if problem:
             return {name: result[name].astype(np.float64)} if name in result else {}, [problem]
         fingerprint[name] = result[name].astype(np.float64)
-    atol, rtol = case.tolerance
     problems = []
     for name, want in case.expected.items():
+        atol, rtol = case.tolerances.get(name, case.tolerance)
         error = np.abs(fingerprint[name] - want)
         wrong = error > atol + rtol * np.abs(want)
         if wrong.any():
             rows = np.flatnonzero(wrong.reshape(len(want), -1).any(axis=1))
             text = f"`{name}` is off by up to {error.max():.2g} in {_rows(rows, len(want), case)} "
             text += f"(allowed: {atol:g} + {rtol:g} of the value)"
-            where = "every row" if len(rows) == len(want) else "some rows"
+            row = "scale" if "scales" in case.params else "row"
+            where = f"every {row}" if len(rows) == len(want) else f"some {row}s"
             problems.append(Problem(text, f"`{name}` has wrong values in {where}"))
     return fingerprint, problems
 
 
 def _rows(rows: np.ndarray, batch: int, case: Case) -> str:
+    if "scales" in case.params:
+        return "its answer at scale " + ", ".join(f"{case.params['scales'][row]:g}" for row in rows)
     if len(rows) == batch:
         return "every row" if batch > 1 else "its one row"
     where = f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:6]))}{', ...' if len(rows) > 6 else ''}"
@@ -175,24 +181,41 @@ def _rows(rows: np.ndarray, batch: int, case: Case) -> str:
 
 
 def check_noise(case: Case, result: Arrays) -> tuple[Arrays, list[Problem]]:
-    """mean + scale * noise with noise that the function draws itself: the noise recovered from it is N(0, I)."""
+    """mean + scale * noise, drawn several times: the noise recovered from it is N(0, I), and fresh in every call."""
     mean, scale = case.expected["mean"], case.expected["scale"]
     name = "x_t" if case.call == "q_sample" else "x_prev"
-    problem = _shapes(result, **{name: mean.shape})
+    problem = _shapes(result, **{name: (case.params["draws"], *mean.shape)})
     if problem:
         return {}, [problem]
-    eps = (result[name] - mean) / scale
-    return _noise_statistics(eps)
+    return _noise_statistics((result[name] - mean) / scale)
 
 
-def _noise_statistics(eps: np.ndarray) -> tuple[Arrays, list[Problem]]:
-    """Moments, and independence between rows and between columns, of what should be (B, D) standard noise."""
-    rows, columns = eps.shape
-    mean, std, fourth = eps.mean(), eps.std(), (eps**4).mean()
-    # For independent entries both are 1 on average: the variance of column means times B, of row means times D.
-    across_rows, across_columns = eps.mean(axis=0).var() * rows, eps.mean(axis=1).var() * columns
+# For each axis of the noise: what to say when its slices are alike, are related otherwise, or differ in strength.
+_SHARED = (
+    "calls share their noise; every call needs fresh noise",
+    "the rows of a batch share their noise; every element needs its own",
+    "the elements of a row share their noise; every element needs its own",
+)
+_RELATED = (
+    "the noise of one call tells that of another; every call needs fresh noise",
+    "the noise of one row tells that of another; every element needs its own",
+    "the noise of one element of a row tells that of another; every element needs its own",
+)
+_UNEVEN = (
+    "the noise is stronger in some calls than in others",
+    "the noise is stronger in some rows than in others",
+    "the noise is stronger in some elements of a row than in others",
+)
+
+
+def _noise_statistics(noise: np.ndarray) -> tuple[Arrays, list[Problem]]:
+    """Moments, shape and independence of what should be standard noise: (calls, rows, ...).
+
+    Everything is asked the right way round, so that a NaN is no pass.
+    """
+    eps = noise.reshape(*noise.shape[:2], -1).astype(np.float64)
+    mean, std, fourth, distance = eps.mean(), eps.std(), (eps**4).mean(), _distance_to_normal(eps)
     problems = []
-    # Each is asked the right way round, so that a NaN is no pass.
     if std < 1e-3:
         problems.append(Problem("there is no noise in the result: it is the same for every draw"))
     if not abs(mean) <= SIGMAS / np.sqrt(eps.size):
@@ -204,28 +227,64 @@ def _noise_statistics(eps: np.ndarray) -> tuple[Arrays, list[Problem]]:
     elif not abs(fourth - 3) <= SIGMAS * np.sqrt(96 / eps.size):
         text = f"the noise is not Gaussian: its fourth moment is {fourth:.2f}, where 3 is asked for"
         problems.append(Problem(text, "the noise is not Gaussian"))
-    if not across_rows <= 1 + SIGMAS * np.sqrt(2 / columns):
-        problems.append(Problem("the rows of a batch share their noise; every element needs its own"))
-    if not across_columns <= 1 + SIGMAS * np.sqrt(2 / rows):
-        problems.append(Problem("the elements of a row share their noise; every element needs its own"))
-    statistics = {"noise": np.array([mean, std, np.log1p(fourth), np.log1p(across_rows), np.log1p(across_columns)])}
-    return statistics, problems
+    elif not distance <= np.sqrt(np.log(2 / CHANCE) / (2 * eps.size)):  # Dvoretzky, Kiefer, Wolfowitz and Massart
+        text = f"the noise is not Gaussian: the share of values below some number is off by {distance:.2f}"
+        problems.append(Problem(text, "the noise is not Gaussian"))
+    ratios = []
+    for axis, (shared, related, uneven) in enumerate(zip(_SHARED, _RELATED, _UNEVEN)):
+        slices = np.moveaxis(eps, axis, 0).reshape(eps.shape[axis], -1)
+        ratio = float(np.square(slices.mean(axis=0)).mean() * len(slices))  # 1 for independent slices
+        ratios.append(ratio)
+        sigmas = _chi_square_sigmas(ratio, slices.shape[1])
+        if not sigmas <= SIGMAS:
+            problems.append(Problem(shared))
+        elif not sigmas >= -SIGMAS or not _are_unrelated(slices):
+            problems.append(Problem(related))
+        spread = _chi_square_sigmas(np.square(slices).mean(axis=1), slices.shape[1])
+        if not np.abs(spread).max() <= np.sqrt(SIGMAS**2 + 2 * np.log(len(slices))):  # the largest of so many
+            problems.append(Problem(uneven))
+    return {"noise": np.array([mean, std, np.log1p(fourth), *np.log1p(ratios), distance])}, problems
+
+
+@cache
+def _normal_shares() -> tuple[np.ndarray, np.ndarray]:
+    """Numbers, and the probability that a standard normal one is not above them."""
+    points = np.linspace(-4, 4, 321)
+    return points, np.array([0.5 + 0.5 * math.erf(point / math.sqrt(2)) for point in points])
+
+
+def _distance_to_normal(values: np.ndarray) -> float:
+    """The Kolmogorov-Smirnov distance, on a grid."""
+    points, shares = _normal_shares()
+    return float(np.abs(np.searchsorted(np.sort(values, axis=None), points, side="right") / values.size - shares).max())
+
+
+def _chi_square_sigmas(ratio: Any, n: int) -> Any:
+    """How unusual the mean of n squares of standard normal numbers is, in standard deviations (Wilson and Hilferty)."""
+    return (np.cbrt(ratio) - (1 - 2 / (9 * n))) / np.sqrt(2 / (9 * n))
+
+
+def _are_unrelated(slices: np.ndarray) -> bool:
+    """Whether no two rows of independent noise point the same or the opposite way, as far as chance allows."""
+    count, n = slices.shape
+    length = np.sqrt(np.square(slices).sum(axis=1, keepdims=True))
+    cosines = (slices / length) @ (slices / length).T
+    np.fill_diagonal(cosines, 0)
+    largest = np.abs(cosines).max()
+    # For directions in n dimensions, P(|cosine| > c) < (1 - c^2)^((n - 1) / 2).
+    return bool(largest**2 <= 1 - (CHANCE / (count * (count - 1) / 2)) ** (2 / (n - 1)))
 
 
 def check_reparameterize(case: Case, result: Arrays) -> tuple[Arrays, list[Problem]]:
     """The noise is standard in every column, fresh in every call, and gradients reach both arguments by value."""
     mean, scale, weight = case.expected["mean"], case.expected["scale"], case.expected["weight"]
-    problem = _shapes(result, z=mean.shape, again=None, grad_mu=mean.shape, grad_logvar=mean.shape)
+    more = (case.params["draws"] - 1, *mean.shape)
+    problem = _shapes(result, z=mean.shape, again=more, grad_mu=mean.shape, grad_logvar=mean.shape)
     if problem:
         return {}, [problem]
     z = result["z"].astype(np.float64)
-    eps = (z - mean) / scale
+    eps = (np.concatenate([z[None], result["again"]]) - mean) / scale
     statistics, problems = _noise_statistics(eps)
-    stds, n = eps.std(axis=0), len(eps)
-    if not problems and np.abs(stds - 1).max() > SIGMAS / np.sqrt(2 * n):
-        problems.append(Problem("the spread of z does not follow logvar: it is right for some values of it only"))
-    if np.array_equal(result["z"], result["again"]):
-        problems.append(Problem("two calls gave the same z; every call needs fresh noise"))
     want_mu, want_logvar = weight, weight * 0.5 * (z - mean)  # dz/dmu = 1, dz/dlogvar = ½ (z - mu)
     slopes = [_slope(result["grad_mu"], want_mu), _slope(result["grad_logvar"], want_logvar)]
     for name, want in (("mu", want_mu), ("logvar", want_logvar)):
@@ -234,7 +293,7 @@ def check_reparameterize(case: Case, result: Arrays) -> tuple[Arrays, list[Probl
             problems.append(Problem(f"no gradient reaches `{name}`"))
         elif not np.allclose(got, want, atol=1e-3, rtol=1e-3):
             problems.append(Problem(f"the gradient with respect to `{name}` is not that of the draw"))
-    statistics["columns"], statistics["slopes"] = np.log(stds + 1e-6), np.array(slopes)
+    statistics["columns"], statistics["slopes"] = np.log(eps.std(axis=(0, 1)) + 1e-6), np.array(slopes)
     return statistics, problems
 
 
@@ -337,6 +396,28 @@ CHECKS: dict[str, Check] = {
     "toy": check_toy,
     "sample": check_sample,
 }
+
+
+# -- where tensors are made --------------------------------------------------------------------------------
+
+DEVICE_NOTE = (
+    "On a GPU it would stop with an error, or answer on the wrong device: a tensor that it makes is not told to lie "
+    "where its input lies. This costs no points."
+)
+
+
+def device_case(cases: list[Case]) -> Case:
+    """The one of a function's cases that tells most of where it makes tensors: one in which it draws noise."""
+    return next((case for case in cases if case.check == "noise"), cases[0])
+
+
+def device_note(call: Call, case: Case) -> str:
+    """DEVICE_NOTE if a function makes tensors that would lie on another device than its input, else "".
+
+    It must have answered the case before: what it keeps from its first call is not to be made while it is watched.
+    """
+    found = call("devices", {**case.params, "of": case.call}, case.inputs, case.standins)
+    return DEVICE_NOTE if np.array_equal(found.get("is_missed", np.zeros(())), 1) else ""
 
 
 # -- known mistakes ---------------------------------------------------------------------------------------

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter, defaultdict
-from functools import cache, partial
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -13,14 +12,13 @@ import pytest
 import torch
 
 from grading import driver
-from grading.cases import Case, all_cases
-from grading.hidden.reference.bank import BANK, PLACES, Entry, chaffs_of
-from grading.judge import GRADED_OUTPUTS, Verdict, run_and_judge
+from grading.cases import all_cases
+from grading.hidden.reference.bank import BANK, PLACES, chaffs_of
+from grading.hidden.reference.verify import Trial
+from grading.judge import GRADED_OUTPUTS, run_and_judge
 from grading.submission import Submission
 
-CASES = [case for case in all_cases() if case.id in PLACES]
-SAMPLERS = [case for case in all_cases() if case.id not in PLACES]  # carry no points
-ALL = {(case.id, case.name, case.hidden): case for case in [*CASES, *SAMPLERS]}
+TRIAL = Trial(all_cases())
 CHAFFS, WHEATS = [e for e in BANK if not e.is_wheat], [e for e in BANK if e.is_wheat]
 
 # Whatever the wrong answer is, the judge's own sentence says it better than a list of known mistakes.
@@ -29,60 +27,6 @@ GATED = ("was changed; leave arguments", "NaN or infinite", "keep the dtype", " 
 
 def named(entries):
     return pytest.mark.parametrize("entry", entries, ids=lambda entry: f"{entry.id}-{entry.name}")
-
-
-def verdict(entry: Entry, case: Case) -> Verdict:
-    return _verdict(entry, (case.id, case.name, case.hidden))
-
-
-@cache
-def _verdict(entry: Entry, key: tuple[str, str, bool]) -> Verdict:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return run_and_judge(partial(driver.run, entry.submission()), ALL[key])
-        except Exception as error:
-            return Verdict(False, f"raised {type(error).__name__}: {error}")
-
-
-@cache
-def touched(key: tuple[str, str, bool]) -> frozenset[str]:
-    """The graded functions that a case runs in the tree's own code."""
-    seen = set()
-
-    def recording(id, original):
-        def function(*args, **kwargs):
-            seen.add(id)
-            return original(*args, **kwargs)
-
-        return function
-
-    places = {}
-    for id, (file, name) in PLACES.items():
-        owner, _, method = name.partition(".")
-        found = Submission().get(file, owner)
-        places[file, name] = recording(id, getattr(found, method) if method else found)
-    case = ALL[key]
-    # The recorders take any arguments, so the call is made as it would be for the function itself.
-    driver.run(Submission(replaced=places), case.call, case.params, case.inputs)
-    return frozenset(seen)
-
-
-def cases_of(id: str, *, hidden: bool | None = None) -> list[Case]:
-    return [case for case in CASES if case.id == id and hidden in (None, case.hidden)]
-
-
-def lost(entry: Entry, cases: list[Case]) -> list[Case]:
-    return [case for case in cases if not verdict(entry, case).passed]
-
-
-def loses(entry: Entry, cases: list[Case]) -> bool:
-    return any(not verdict(entry, case).passed for case in cases)
-
-
-def elsewhere(entry: Entry, cases: list[Case]) -> list[Case]:
-    """The cases of other functions that run this one too; no other can tell the difference."""
-    return [case for case in cases if case.id != entry.id and entry.id in touched((case.id, case.name, case.hidden))]
 
 
 # -- the bank --------------------------------------------------------------------------------------------
@@ -96,19 +40,20 @@ def test_enough_of_each():
 
 @named(CHAFFS)
 def test_chaff_loses_on_its_own_function(entry):
-    assert loses(entry, cases_of(entry.id, hidden=True)), "passes every hidden case"
-    assert loses(entry, cases_of(entry.id, hidden=False)), "passes every public case"
+    assert TRIAL.loses(entry, TRIAL.of(entry.id, hidden=True)), "passes every hidden case"
+    assert TRIAL.loses(entry, TRIAL.of(entry.id, hidden=False)), "passes every public case"
 
 
 @named(CHAFFS)
 def test_chaff_loses_on_no_other_function(entry):
-    assert [(case.id, case.name) for case in lost(entry, elsewhere(entry, CASES))] == []
+    others = TRIAL.elsewhere(entry, TRIAL.cases)
+    assert [(case.id, case.name) for case in TRIAL.lost(entry, others)] == []
 
 
 @named(WHEATS)
 def test_wheat_passes_everything(entry):
-    cases = [*cases_of(entry.id), *elsewhere(entry, [*CASES, *SAMPLERS])]
-    assert [(case.id, case.name, verdict(entry, case).problem) for case in lost(entry, cases)] == []
+    cases = [*TRIAL.of(entry.id), *TRIAL.elsewhere(entry, TRIAL.all)]
+    assert [(case.id, case.name, TRIAL.verdict(entry, case).problem) for case in TRIAL.lost(entry, cases)] == []
 
 
 DEAF = ("deaf_to_text", "deaf_to_time", "deaf_to_latent", "returns_latent", "returns_zeros")
@@ -116,18 +61,13 @@ DEAF = ("deaf_to_text", "deaf_to_time", "deaf_to_latent", "returns_latent", "ret
 
 @named([entry for entry in CHAFFS if entry.id == "conditioning" and entry.name in DEAF])
 def test_a_deaf_network_passes_no_case(entry):
-    assert [case.name for case in cases_of("conditioning") if verdict(entry, case).passed] == []
+    assert [case.name for case in TRIAL.of("conditioning") if TRIAL.verdict(entry, case).passed] == []
 
 
 @pytest.mark.parametrize("id", PLACES)
 def test_no_case_is_dead_weight(id):
     """A case on which no wrong answer fails proves nothing."""
-    dead = [
-        f"{'hidden' if case.hidden else 'public'} {case.name}"
-        for case in cases_of(id)
-        if all(verdict(chaff, case).passed for chaff in chaffs_of(id))
-    ]
-    assert dead == []
+    assert [(case.name, case.hidden) for case in TRIAL.dead(id)] == []
 
 
 # -- hints ------------------------------------------------------------------------------------------------
@@ -147,7 +87,7 @@ def test_hint_points_at_the_idea_only(entry):
 def test_mistakes_that_look_the_same_share_a_hint(id):
     """Recognition is by what comes out: where two mistakes give the same in every case, one sentence must fit both."""
     fingerprints = defaultdict(dict)
-    for case in cases_of(id):
+    for case in TRIAL.of(id):
         for mistake, arrays in case.mistakes.items():
             fingerprints[mistake][case.name, case.hidden] = np.concatenate([np.ravel(a) for a in arrays.values()])
     hints = {chaff.name: chaff.text for chaff in chaffs_of(id)}
@@ -169,8 +109,8 @@ def test_mistakes_are_recognised_in_public():
     unrecognised, right, wrong = [], 0, 0
     for chaff in CHAFFS:
         hints = {other.name: other.text for other in chaffs_of(chaff.id)}
-        cases = [case for case in cases_of(chaff.id, hidden=False) if case.mistakes]
-        verdicts = [verdict(chaff, case) for case in lost(chaff, cases)]
+        cases = [case for case in TRIAL.of(chaff.id, hidden=False) if case.mistakes]
+        verdicts = [TRIAL.verdict(chaff, case) for case in TRIAL.lost(chaff, cases)]
         names = [v.mistake for v in verdicts if not any(words in v.problem for words in GATED)]
         same = [hints[name] == chaff.text for name in names if name is not None]
         right, wrong = right + sum(same), wrong + len(same) - sum(same)
@@ -186,7 +126,7 @@ def test_mistakes_are_recognised_in_public():
 
 def stored_answer(id: str, like: torch.Tensor, names: tuple[str, ...]) -> list[torch.Tensor] | None:
     """The expected arrays of the first public case whose answer has this shape."""
-    for case in cases_of(id, hidden=False):
+    for case in TRIAL.of(id, hidden=False):
         found = [torch.from_numpy(case.expected[name]) for name in names if name in case.expected]
         if len(found) == len(names) and found[0].shape == like.shape:
             return [array.to(like.dtype) for array in found]
@@ -196,7 +136,7 @@ def stored_answer(id: str, like: torch.Tensor, names: tuple[str, ...]) -> list[t
 def constant_answers(id: str):
     """Name and implementation of every answer that can be given without computing anything."""
     pair = id == "posterior"
-    value = next((case for case in cases_of(id, hidden=False) if case.check == "value"), None)
+    value = next((case for case in TRIAL.of(id, hidden=False) if case.check == "value"), None)
     other = {"reparameterize": ("mean",), "conditioning": ("like",)}
     names = other[id] if value is None else tuple(name for name in value.expected if name in GRADED_OUTPUTS)
 
@@ -234,7 +174,7 @@ def constant_answers(id: str):
 def test_constant_answers_score_nothing(id, name):
     submission = Submission(replaced={PLACES[id]: constant_answers(id)[name]})
     passed = []
-    for case in cases_of(id, hidden=True):
+    for case in TRIAL.of(id, hidden=True):
         try:
             passed += [case.name] if run_and_judge(partial(driver.run, submission), case).passed else []
         except Exception as error:

@@ -13,9 +13,11 @@ from grading.cases import PUBLIC, all_cases, load_cases, save_cases
 from grading.hidden.reference import formulas as ref
 from grading.hidden.reference import make_cases
 from grading.hidden.reference.make_cases import HIDDEN_SIDE, PUBLIC_SIDE, USUAL, differences
+from grading.hidden.reference.verify import unfair
 from harness import ROOT, child_env
 
 SCHEDULES = [PUBLIC_SIDE.basic.hostile, HIDDEN_SIDE.ddpm.hostile, PUBLIC_SIDE.ddim.hostile, USUAL]
+SCHEDULES += [PUBLIC_SIDE.basic.cosine, HIDDEN_SIDE.ddim.cosine]
 
 
 def scheduler_options(s):
@@ -23,7 +25,7 @@ def scheduler_options(s):
         "num_train_timesteps": s.timesteps,
         "beta_start": s.beta_start,
         "beta_end": s.beta_end,
-        "beta_schedule": "linear",
+        "beta_schedule": "linear" if s.kind == "linear" else "squaredcos_cap_v2",
         "clip_sample": False,
     }
 
@@ -49,7 +51,8 @@ def test_ddpm_step_is_diffusers(s):
         noise = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).numpy()
         step = theirs.step(*_tensors(eps), t, *_tensors(x_t), generator=torch.Generator().manual_seed(3))
         ours = ref.ddpm_step(s, x_t, rows, eps, noise)
-        np.testing.assert_allclose(ours, step.prev_sample.numpy(), atol=2e-3 if s is USUAL else 1e-4, err_msg=str(t))
+        atol, prev = 2e-3 if s is USUAL else 1e-4, step.prev_sample.numpy()
+        np.testing.assert_allclose(ours, prev, rtol=1e-5, atol=atol, err_msg=str(t))
         np.testing.assert_allclose(
             ref.predict_x0(s, x_t, rows, eps), step.pred_original_sample.numpy(), rtol=1e-3, atol=1e-4
         )
@@ -149,7 +152,7 @@ def test_a_file_that_differs_by_rounding_is_left_as_it_is(tmp_path, monkeypatch)
 
 def test_steps_are_checked_on_schedules_of_their_own():
     """A stand-in's answers must answer nothing that is graded elsewhere."""
-    basic = {s for side in (PUBLIC_SIDE, HIDDEN_SIDE) for s in (side.basic.hostile, side.basic.default)}
+    basic = {s for side in (PUBLIC_SIDE, HIDDEN_SIDE) for s in vars(side.basic).values()}
     steps = {
         s for side in (PUBLIC_SIDE, HIDDEN_SIDE) for family in (side.ddpm, side.ddim) for s in vars(family).values()
     }
@@ -159,13 +162,7 @@ def test_steps_are_checked_on_schedules_of_their_own():
 
 
 def test_graded_inputs_are_fair_and_no_expectation_is_an_input():
-    for case in all_cases():
-        floats = [array for array in case.inputs.values() if array.dtype.kind == "f"]
-        assert all(np.abs(array).max() <= 6 for array in floats if case.check not in ("toy", "sample"))
-        for want in case.expected.values() if case.check == "value" else ():
-            answers = [a for side in case.standins.values() for a in side["out"].values()]
-            for other in [*floats, *answers, np.zeros_like(want)]:
-                assert other.shape != want.shape or np.abs(other - want).max() > 1e-2, (case.id, case.name)
+    assert [(case.id, case.name, problem) for case in all_cases() for problem in unfair(case)] == []
 
 
 def test_public_and_hidden_cases_share_no_input():

@@ -17,8 +17,9 @@ from grading.feedback import message
 from grading.hidden.engine.session import PACKAGES, BudgetSpent, Session, Unloadable
 from grading.hidden.reports.result import FunctionResult
 from grading.hidden.sandbox.workers import Failed, WorkerLost, Zygote
-from grading.judge import Verdict, run_and_judge
+from grading.judge import Verdict, device_case, device_note, run_and_judge
 from grading.rubric import Function, Rubric, score
+from grading.submission import SubmissionError
 
 
 @dataclass
@@ -71,6 +72,7 @@ def _grade_function(exam: Exam, session: Session, function: Function) -> Functio
     begin = time.monotonic()
     verdicts: list[tuple[str, Verdict]] = []
     session.begin(function)
+    note = _device_note(exam, session, function)  # before anything hidden is sent: what it says is nothing of that
     for case in exam.hidden[function.id]:
         verdicts.append((case.group, _judge(session, case, hidden=True)))
     for group, verdict in verdicts:
@@ -79,6 +81,7 @@ def _grade_function(exam: Exam, session: Session, function: Function) -> Functio
         counts[1] += 1
     result.points = score(function, ((group, verdict.passed) for group, verdict in verdicts))
     failed = [(group, verdict) for group, verdict in verdicts if not verdict.passed]
+    result.note = "" if failed else note
     if failed:
         known = Counter(verdict.mistake for _, verdict in failed if verdict.mistake)
         result.mistake = known.most_common(1)[0][0] if known else ""
@@ -91,6 +94,17 @@ def _grade_function(exam: Exam, session: Session, function: Function) -> Functio
     result.public = session.broken.get(function.file, "")
     result.seconds = time.monotonic() - begin
     return result
+
+
+def _device_note(exam: Exam, session: Session, function: Function) -> str:
+    """What a function forgets that only a GPU would show, from one public case that it passes."""
+    case = device_case(exam.public[function.id])
+    if not _judge(session, case, hidden=False).passed:
+        return ""
+    try:
+        return device_note(session.run, case)
+    except (WorkerLost, BudgetSpent, Unloadable, Failed, SubmissionError):
+        return ""
 
 
 def _explain(exam: Exam, session: Session, function: Function) -> str:

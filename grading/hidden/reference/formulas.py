@@ -1,12 +1,16 @@
 """The graded formulas in float64 numpy, written from the papers. Nothing of HW3 is imported here.
 
-Ho et al. 2020 (DDPM), Song et al. 2021 (DDIM), Kingma & Welling 2014 (VAE), Ho & Salimans 2022 (guidance).
+Ho et al. 2020 (DDPM), Song et al. 2021 (DDIM), Nichol & Dhariwal 2021 (cosine schedule), Kingma & Welling 2014 (VAE),
+Ho & Salimans 2022 (guidance).
 `tests/reference/test_reference.py` compares them with the schedulers of `diffusers`.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,23 +19,37 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Schedule:
-    """A linear schedule of betas and what follows from it, indexed by 0-based t."""
+    """A schedule of betas and what follows from it, indexed by 0-based t. The two betas belong to the linear kind."""
 
     timesteps: int
-    beta_start: float
-    beta_end: float
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    kind: str = "linear"
+
+    @classmethod
+    def of(cls, params: dict[str, Any]) -> Schedule:
+        """The schedule that a case's parameters name: `params` undone."""
+        if params.get("schedule") == "cosine":
+            return cls(params["timesteps"], kind="cosine")
+        return cls(params["timesteps"], params["beta_start"], params["beta_end"])
+
+    def params(self) -> dict[str, Any]:
+        """The schedule as the driver takes it."""
+        if self.kind == "cosine":
+            return {"timesteps": self.timesteps, "schedule": "cosine"}
+        return {"timesteps": self.timesteps, "beta_start": self.beta_start, "beta_end": self.beta_end}
 
     @property
     def betas(self) -> Array:
-        return np.linspace(self.beta_start, self.beta_end, self.timesteps)
+        if self.kind == "linear":
+            return np.linspace(self.beta_start, self.beta_end, self.timesteps)
+        # Nichol & Dhariwal 2021 eq. 17 with s = 0.008: what is left after t of T steps, and its ratios.
+        left = [math.cos((t / self.timesteps + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(self.timesteps + 1)]
+        return np.array([min(1 - after / before, 0.999) for before, after in itertools.pairwise(left)])
 
     @property
     def alpha_bars(self) -> Array:
         return np.cumprod(1 - self.betas)
-
-    def params(self) -> dict[str, float]:
-        """The schedule as the driver takes it."""
-        return {"timesteps": self.timesteps, "beta_start": self.beta_start, "beta_end": self.beta_end}
 
     def bar(self, t: Array, like: Array) -> Array:
         """ᾱ_t with ᾱ_{-1} = 1, shaped to broadcast against `like`."""

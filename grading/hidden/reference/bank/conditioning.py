@@ -347,6 +347,26 @@ def scale_capped(eps_cond, eps_uncond, scale):
     return eps_uncond + min(scale, 1.0) * (eps_cond - eps_uncond)
 
 
+@chaff("guidance", "a scale of zero is read as guidance switched off: it should give the prediction without the text")
+def zero_switches_off(eps_cond, eps_uncond, scale):
+    return eps_uncond + scale * (eps_cond - eps_uncond) if scale else eps_cond.clone()
+
+
+@chaff("guidance", "a scale of one is read as no text at all: it should be the plain conditional model")
+def one_switches_off(eps_cond, eps_uncond, scale):
+    return eps_uncond.clone() if scale == 1 else eps_uncond + scale * (eps_cond - eps_uncond)
+
+
+@chaff("guidance", "a negative scale is cut off at zero: it should move away from the text")
+def scale_not_negative(eps_cond, eps_uncond, scale):
+    return eps_uncond + max(scale, 0.0) * (eps_cond - eps_uncond)
+
+
+@chaff("guidance", "the sign of the scale is lost: a negative one should move away from the text")
+def scale_without_sign(eps_cond, eps_uncond, scale):
+    return eps_uncond + abs(scale) * (eps_cond - eps_uncond)
+
+
 @chaff("guidance", "the difference is averaged over the batch: every row moves along its own")
 def mean_difference(eps_cond, eps_uncond, scale):
     return eps_uncond + scale * (eps_cond - eps_uncond).mean(dim=0, keepdim=True)
@@ -406,6 +426,11 @@ def stacked(eps_cond, eps_uncond, scale):
 def row_by_row_in_float64(eps_cond, eps_uncond, scale):
     rows = [u.double() + scale * (c.double() - u.double()) for c, u in zip(eps_cond, eps_uncond)]
     return torch.stack(rows).to(eps_cond.dtype)
+
+
+@wheat("guidance", "the difference scaled in place, in a tensor of its own")
+def difference_in_place(eps_cond, eps_uncond, scale):
+    return torch.sub(eps_cond, eps_uncond).mul_(scale).add_(eps_uncond)
 
 
 @wheat("guidance", "the scale as a tensor, shortcuts at 0 and 1")

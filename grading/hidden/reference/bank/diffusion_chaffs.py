@@ -1,5 +1,7 @@
 """The diffusion process, wrong: `q-sample`, `predict-x0`, `posterior`, `ddpm-step` and `ddim-step`."""
 
+import math
+
 import torch
 
 from grading.hidden.reference.bank import chaff
@@ -22,6 +24,83 @@ def bars(self, t, like):
 
 def noise_like(x, noise):
     return torch.randn_like(x) if noise is None else noise
+
+
+# Hints that several functions share.
+ONE_NUMBER = (
+    "the coefficients always get a second dimension: where data is one number per row, they line up with the wrong one"
+)
+FOUR_DIMENSIONS = "the coefficients are shaped for four dimensions at most: data may have any number of them"
+SPOILT = "a table of the schedule is changed in place: the first call is right, and every later one is wrong"
+LINEAR = (
+    "the tables are computed again from the two betas of the linear schedule: the configuration may ask for another"
+)
+IMAGES = "the noise that it draws is fresh in vectors only: in an image every pixel of every channel needs its own"
+SAME = "every call draws the same noise: it is seeded inside the function, or kept from the first call"
+PAIRS = "half of the rows get the negative of the other half's noise: every row needs its own"
+SECOND = "only every second call draws noise: each one needs its own"
+TURNED = "every second call draws the negative of the noise before: calls are independent"
+THREE = "the noise that it draws takes three values only: its mean and its spread are right, its shape is not"
+PROMOTED = "the noise that it draws has another dtype than the data, and so has the result"
+
+
+def rows_of_two(table, t, like):
+    """As `rows`, but never fewer than two dimensions."""
+    return table[t].to(like.dtype).view(-1, *[1] * max(1, like.dim() - 1))
+
+
+def rows_of_four(table, t, like):
+    """As `rows`, but never more than four dimensions."""
+    return table[t].to(like.dtype).view(-1, *[1] * min(3, like.dim() - 1))
+
+
+def linear_bars(self):
+    """ᾱ of the linear schedule, whatever the configuration says."""
+    config = self.config
+    return (1 - torch.linspace(config.beta_start, config.beta_end, config.timesteps, dtype=torch.float64)).cumprod(0)
+
+
+def before(table):
+    """A table of ᾱ moved by a step: 1 first."""
+    return torch.cat([table.new_ones(1), table[:-1]])
+
+
+def second_call(self):
+    """Whether this object is asked for the second, fourth, ... time."""
+    self.calls = getattr(self, "calls", 0) + 1
+    return self.calls % 2 == 0
+
+
+def noise_for_vectors(self, x):
+    flat = torch.randn(len(x), x.shape[-1], dtype=x.dtype)
+    return flat.view(len(x), *[1] * (x.dim() - 2), -1).expand_as(x)
+
+
+def noise_of_a_seed(self, x):
+    return torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
+
+
+def noise_in_pairs(self, x):
+    half = torch.randn_like(x[: (len(x) + 1) // 2])
+    return torch.cat([half, -half])[: len(x)]
+
+
+def noise_every_second_time(self, x):
+    return torch.zeros_like(x) if second_call(self) else torch.randn_like(x)
+
+
+def noise_turned_around(self, x):
+    self.kept = -self.kept if second_call(self) else torch.randn_like(x)
+    return self.kept
+
+
+def noise_of_three_values(self, x):
+    u = torch.rand_like(x)
+    return math.sqrt(3) * ((u > 5 / 6).to(x.dtype) - (u < 1 / 6).to(x.dtype))
+
+
+def noise_in_float64(self, x):
+    return torch.randn(x.shape, dtype=torch.float64)
 
 
 # -- q-sample ---------------------------------------------------------------------------------------------
@@ -187,6 +266,61 @@ def own_noise_one_per_row(self, x0, t, noise=None):
     return mix(x0, rows(self.alpha_bars, t, x0), torch.randn_like(x0[:, :1]) if noise is None else noise)
 
 
+@chaff("q-sample", IMAGES)
+def own_noise_for_vectors_only(self, x0, t, noise=None):
+    return mix(x0, rows(self.alpha_bars, t, x0), noise_for_vectors(self, x0) if noise is None else noise)
+
+
+@chaff("q-sample", SAME)
+def own_noise_of_a_seed(self, x0, t, noise=None):
+    return mix(x0, rows(self.alpha_bars, t, x0), noise_of_a_seed(self, x0) if noise is None else noise)
+
+
+@chaff("q-sample", PAIRS)
+def own_noise_in_pairs(self, x0, t, noise=None):
+    return mix(x0, rows(self.alpha_bars, t, x0), noise_in_pairs(self, x0) if noise is None else noise)
+
+
+@chaff("q-sample", SECOND)
+def own_noise_every_second_time(self, x0, t, noise=None):
+    return mix(x0, rows(self.alpha_bars, t, x0), noise_every_second_time(self, x0) if noise is None else noise)
+
+
+@chaff("q-sample", TURNED)
+def own_noise_turned_around(self, x0, t, noise=None):
+    return mix(x0, rows(self.alpha_bars, t, x0), noise_turned_around(self, x0) if noise is None else noise)
+
+
+@chaff("q-sample", THREE)
+def own_noise_of_three_values(self, x0, t, noise=None):
+    return mix(x0, rows(self.alpha_bars, t, x0), noise_of_three_values(self, x0) if noise is None else noise)
+
+
+@chaff("q-sample", PROMOTED)
+def own_noise_in_float64(self, x0, t, noise=None):
+    return mix(x0, rows(self.alpha_bars, t, x0), noise_in_float64(self, x0) if noise is None else noise)
+
+
+@chaff("q-sample", ONE_NUMBER)
+def two_dimensions_at_least(self, x0, t, noise=None):
+    return mix(x0, rows_of_two(self.alpha_bars, t, x0), noise)
+
+
+@chaff("q-sample", FOUR_DIMENSIONS)
+def four_dimensions_at_most(self, x0, t, noise=None):
+    return mix(x0, rows_of_four(self.alpha_bars, t, x0), noise)
+
+
+@chaff("q-sample", SPOILT)
+def table_spoilt(self, x0, t, noise=None):
+    return mix(x0, rows(self.alpha_bars.sqrt_(), t, x0) ** 2, noise)
+
+
+@chaff("q-sample", LINEAR)
+def always_linear(self, x0, t, noise=None):
+    return mix(x0, rows(linear_bars(self), t, x0), noise)
+
+
 @chaff("q-sample", "x0 is scaled in place: the caller still needs it")
 def in_place(self, x0, t, noise=None):
     ab = rows(self.alpha_bars, t, x0)
@@ -318,6 +452,26 @@ def reversed_schedule(self, x_t, t, eps):
     return unmix(x_t, rows(self.alpha_bars.flip(0), t, x_t), eps)
 
 
+@chaff("predict-x0", ONE_NUMBER)
+def two_dimensions_or_more(self, x_t, t, eps):
+    return unmix(x_t, rows_of_two(self.alpha_bars, t, x_t), eps)
+
+
+@chaff("predict-x0", FOUR_DIMENSIONS)
+def four_dimensions_or_fewer(self, x_t, t, eps):
+    return unmix(x_t, rows_of_four(self.alpha_bars, t, x_t), eps)
+
+
+@chaff("predict-x0", SPOILT)
+def spoils_a_table(self, x_t, t, eps):
+    return unmix(x_t, rows(self.alpha_bars.sqrt_(), t, x_t) ** 2, eps)
+
+
+@chaff("predict-x0", LINEAR)
+def linear_whatever_is_asked(self, x_t, t, eps):
+    return unmix(x_t, rows(linear_bars(self), t, x_t), eps)
+
+
 @chaff("predict-x0", "the noise term is subtracted in place: the caller still needs x_t")
 def state_in_place(self, x_t, t, eps):
     ab = rows(self.alpha_bars, t, x_t)
@@ -342,12 +496,31 @@ def posterior(self, x0, x_t, t):
     return bayes(x0, x_t, *bars(self, t, x_t), rows(self.betas, t, x_t))
 
 
-@chaff(
-    "posterior",
-    "the variance is that of a forward step: knowing x0 makes the step back more certain, and certain at its end",
-)
+FORWARD = "the variance is that of a forward step: knowing x0 makes the step back more certain, and certain at its end"
+
+
+@chaff("posterior", FORWARD)
 def beta_as_variance(self, x0, x_t, t):
     return posterior(self, x0, x_t, t)[0], rows(self.betas, t, x_t)
+
+
+@chaff("posterior", FORWARD)
+def beta_as_variance_on_long_schedules(self, x0, x_t, t):
+    mean, variance = posterior(self, x0, x_t, t)
+    return mean, rows(self.betas, t, x_t) if len(self.betas) > 100 else variance
+
+
+@chaff("posterior", FORWARD)
+def beta_as_variance_after_the_first(self, x0, x_t, t):
+    mean, variance = posterior(self, x0, x_t, t)
+    return mean, rows(self.betas, t, x_t) * late(t, x_t) if len(self.betas) > 100 else variance
+
+
+@chaff("posterior", FORWARD)
+def beta_as_variance_after_the_second(self, x0, x_t, t):
+    mean, variance = posterior(self, x0, x_t, t)
+    is_far = (len(self.betas) > 100) & (t > 1)
+    return mean, torch.where(rows(is_far, torch.arange(len(t)), x_t) > 0, rows(self.betas, t, x_t), variance)
 
 
 @chaff("posterior", "the second result is the standard deviation: the variance is asked for")
@@ -522,6 +695,32 @@ def x0_clamped_first(self, x0, x_t, t):
 @chaff("posterior", "the schedule runs backwards: time 0 is the cleanest state")
 def schedule_backwards(self, x0, x_t, t):
     return posterior(self, x0, x_t, len(self.betas) - 1 - t)
+
+
+@chaff("posterior", ONE_NUMBER)
+def at_least_two_dimensions(self, x0, x_t, t):
+    tables = (self.alpha_bars, self.alpha_bars_prev, self.betas)
+    return bayes(x0, x_t, *(rows_of_two(table, t, x_t) for table in tables))
+
+
+@chaff("posterior", FOUR_DIMENSIONS)
+def at_most_four_dimensions(self, x0, x_t, t):
+    tables = (self.alpha_bars, self.alpha_bars_prev, self.betas)
+    return bayes(x0, x_t, *(rows_of_four(table, t, x_t) for table in tables))
+
+
+@chaff("posterior", SPOILT)
+def betas_spoilt(self, x0, x_t, t):
+    variance = rows(self.betas.mul_(1 - self.alpha_bars_prev).div_(1 - self.alpha_bars), t, x_t)
+    ab, ab_prev = bars(self, t, x_t)
+    return bayes(x0, x_t, ab, ab_prev, 1 - rows(self.alphas, t, x_t))[0], variance
+
+
+@chaff("posterior", LINEAR)
+def linear_for_every_schedule(self, x0, x_t, t):
+    ab = linear_bars(self)
+    now, earlier = rows(ab, t, x_t), rows(before(ab), t, x_t)
+    return bayes(x0, x_t, now, earlier, 1 - now / earlier)
 
 
 @chaff("posterior", "the two results come in the wrong order: the mean is the first")
@@ -714,6 +913,36 @@ def t_of_row_zero(self, x_t, t, eps, noise):
 def variance_one_step_early(self, x_t, t, eps, noise):
     variance = step_moments(self, x_t, (t - 1).clamp(min=0), eps)[1]
     return step_moments(self, x_t, t, eps)[0] + variance.sqrt() * noise
+
+
+def step_with(x_t, ab, ab_prev, eps, noise):
+    """The right step between two levels."""
+    mean, variance = bayes(unmix(x_t, ab, eps), x_t, ab, ab_prev, 1 - ab / ab_prev)
+    return mean + variance.clamp(min=0).sqrt() * noise
+
+
+@chaff("ddpm-step", ONE_NUMBER)
+def two_dimensions_always(self, x_t, t, eps, noise):
+    ab, ab_prev = (rows_of_two(table, t, x_t) for table in (self.alpha_bars, self.alpha_bars_prev))
+    return step_with(x_t, ab, ab_prev, eps, noise)
+
+
+@chaff("ddpm-step", FOUR_DIMENSIONS)
+def never_five_dimensions(self, x_t, t, eps, noise):
+    ab, ab_prev = (rows_of_four(table, t, x_t) for table in (self.alpha_bars, self.alpha_bars_prev))
+    return step_with(x_t, ab, ab_prev, eps, noise)
+
+
+@chaff("ddpm-step", SPOILT)
+def levels_spoilt(self, x_t, t, eps, noise):
+    ab, ab_prev = rows(self.alpha_bars.sqrt_(), t, x_t) ** 2, rows(self.alpha_bars_prev, t, x_t)
+    return step_with(x_t, ab, ab_prev, eps, noise)
+
+
+@chaff("ddpm-step", LINEAR)
+def linear_always(self, x_t, t, eps, noise):
+    ab = linear_bars(self)
+    return step_with(x_t, rows(ab, t, x_t), rows(before(ab), t, x_t), eps, noise)
 
 
 @chaff("ddpm-step", "the noise is switched off in place, in the caller's own tensor")
@@ -1019,6 +1248,87 @@ def times_of_row_zero(self, x_t, t, t_prev, eps, eta=0.0, noise=None):
 @chaff("ddim-step", "the coefficients have shape (B,) and line up with the last dimension of x_t, not with the batch")
 def coefficients_line_up_wrongly(self, x_t, t, t_prev, eps, eta=0.0, noise=None):
     ab, ab_prev = self.alpha_bars[t].to(x_t.dtype), self.alpha_bars_prev[t_prev + 1].to(x_t.dtype)
+    return jump(x_t, ab, ab_prev, eps, spread(ab, ab_prev, eta), noise)
+
+
+@chaff("ddim-step", IMAGES)
+def fresh_noise_for_vectors(self, x_t, t, t_prev, eps, eta=0.0, noise=None):
+    ab, ab_prev = rows(self.alpha_bars, t, x_t), at_previous(self, t_prev, x_t)
+    fresh = noise_for_vectors(self, x_t) if noise is None and eta > 0 else noise
+    return jump(x_t, ab, ab_prev, eps, spread(ab, ab_prev, eta), fresh)
+
+
+@chaff("ddim-step", SAME)
+def fresh_noise_of_a_seed(self, x_t, t, t_prev, eps, eta=0.0, noise=None):
+    ab, ab_prev = rows(self.alpha_bars, t, x_t), at_previous(self, t_prev, x_t)
+    fresh = noise_of_a_seed(self, x_t) if noise is None and eta > 0 else noise
+    return jump(x_t, ab, ab_prev, eps, spread(ab, ab_prev, eta), fresh)
+
+
+@chaff("ddim-step", PAIRS)
+def fresh_noise_in_pairs(self, x_t, t, t_prev, eps, eta=0.0, noise=None):
+    ab, ab_prev = rows(self.alpha_bars, t, x_t), at_previous(self, t_prev, x_t)
+    fresh = noise_in_pairs(self, x_t) if noise is None and eta > 0 else noise
+    return jump(x_t, ab, ab_prev, eps, spread(ab, ab_prev, eta), fresh)
+
+
+@chaff("ddim-step", SECOND)
+def fresh_noise_every_second_time(self, x_t, t, t_prev, eps, eta=0.0, noise=None):
+    ab, ab_prev = rows(self.alpha_bars, t, x_t), at_previous(self, t_prev, x_t)
+    fresh = noise_every_second_time(self, x_t) if noise is None and eta > 0 else noise
+    return jump(x_t, ab, ab_prev, eps, spread(ab, ab_prev, eta), fresh)
+
+
+@chaff("ddim-step", TURNED)
+def fresh_noise_turned_around(self, x_t, t, t_prev, eps, eta=0.0, noise=None):
+    ab, ab_prev = rows(self.alpha_bars, t, x_t), at_previous(self, t_prev, x_t)
+    fresh = noise_turned_around(self, x_t) if noise is None and eta > 0 else noise
+    return jump(x_t, ab, ab_prev, eps, spread(ab, ab_prev, eta), fresh)
+
+
+@chaff("ddim-step", THREE)
+def fresh_noise_of_three_values(self, x_t, t, t_prev, eps, eta=0.0, noise=None):
+    ab, ab_prev = rows(self.alpha_bars, t, x_t), at_previous(self, t_prev, x_t)
+    fresh = noise_of_three_values(self, x_t) if noise is None and eta > 0 else noise
+    return jump(x_t, ab, ab_prev, eps, spread(ab, ab_prev, eta), fresh)
+
+
+@chaff("ddim-step", PROMOTED)
+def fresh_noise_in_float64(self, x_t, t, t_prev, eps, eta=0.0, noise=None):
+    ab, ab_prev = rows(self.alpha_bars, t, x_t), at_previous(self, t_prev, x_t)
+    fresh = noise_in_float64(self, x_t) if noise is None and eta > 0 else noise
+    return jump(x_t, ab, ab_prev, eps, spread(ab, ab_prev, eta), fresh)
+
+
+@chaff("ddim-step", "with eta zero the step is deterministic, whatever noise is handed in")
+def noise_at_eta_zero(self, x_t, t, t_prev, eps, eta=0.0, noise=None):
+    ab, ab_prev = rows(self.alpha_bars, t, x_t), at_previous(self, t_prev, x_t)
+    step = jump(x_t, ab, ab_prev, eps, spread(ab, ab_prev, eta), noise)
+    return step if eta > 0 or noise is None else step + spread(ab, ab_prev) * noise
+
+
+@chaff("ddim-step", ONE_NUMBER)
+def no_fewer_than_two_dimensions(self, x_t, t, t_prev, eps, eta=0.0, noise=None):
+    ab, ab_prev = rows_of_two(self.alpha_bars, t, x_t), rows_of_two(self.alpha_bars_prev, t_prev + 1, x_t)
+    return jump(x_t, ab, ab_prev, eps, spread(ab, ab_prev, eta), noise)
+
+
+@chaff("ddim-step", FOUR_DIMENSIONS)
+def no_more_than_four_dimensions(self, x_t, t, t_prev, eps, eta=0.0, noise=None):
+    ab, ab_prev = rows_of_four(self.alpha_bars, t, x_t), rows_of_four(self.alpha_bars_prev, t_prev + 1, x_t)
+    return jump(x_t, ab, ab_prev, eps, spread(ab, ab_prev, eta), noise)
+
+
+@chaff("ddim-step", SPOILT)
+def level_spoilt(self, x_t, t, t_prev, eps, eta=0.0, noise=None):
+    ab, ab_prev = rows(self.alpha_bars.sqrt_(), t, x_t) ** 2, at_previous(self, t_prev, x_t)
+    return jump(x_t, ab, ab_prev, eps, spread(ab, ab_prev, eta), noise)
+
+
+@chaff("ddim-step", LINEAR)
+def linear_only(self, x_t, t, t_prev, eps, eta=0.0, noise=None):
+    table = linear_bars(self)
+    ab, ab_prev = rows(table, t, x_t), rows(before(table), t_prev + 1, x_t)
     return jump(x_t, ab, ab_prev, eps, spread(ab, ab_prev, eta), noise)
 
 

@@ -16,6 +16,24 @@ def drawn(like, noise):
     return torch.randn_like(like) if noise is None else noise
 
 
+def drawn_apart(like, noise):
+    """From a generator for this call alone, seeded from torch's own."""
+    generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype) if noise is None else noise
+
+
+def drawn_in_float64(like, noise):
+    """By torch.normal, cast."""
+    return torch.normal(0.0, 1.0, like.shape, dtype=torch.float64).to(like.dtype) if noise is None else noise
+
+
+def tables_of_the_config(self, like):
+    """β, ᾱ and ᾱ of the step before, from the configuration, in the dtype of `like`."""
+    betas = self.config.betas()
+    bars = torch.cumprod(1 - betas, 0)
+    return (table.to(like.dtype) for table in (betas, bars, torch.cat([bars.new_ones(1), bars[:-1]])))
+
+
 # -- q-sample ---------------------------------------------------------------------------------------------
 
 
@@ -72,6 +90,29 @@ def clones_in_place(self, x0, t, noise=None):
     return (
         x0.clone().mul_(rows(self.sqrt_alpha_bars, t, x0)).add_(noise.mul_(rows(self.sqrt_one_minus_alpha_bars, t, x0)))
     )
+
+
+@wheat("q-sample", "noise from a generator of its own, rows flattened")
+def rows_flattened(self, x0, t, noise=None):
+    ab, noise = self.alpha_bars[t].to(x0.dtype)[:, None], drawn_apart(x0, noise)
+    flat = ab.sqrt() * x0.reshape(len(x0), -1) + (1 - ab).sqrt() * noise.reshape(len(x0), -1)
+    return flat.view(x0.shape)
+
+
+@wheat("q-sample", "noise in float64, the tables from the configuration")
+def from_the_config(self, x0, t, noise=None):
+    _, ab, _ = tables_of_the_config(self, x0)
+    return rows(ab, t, x0).sqrt() * x0 + (1 - rows(ab, t, x0)).sqrt() * drawn_in_float64(x0, noise)
+
+
+@wheat("q-sample", "a normal distribution's sample, the transposed product")
+def transposed(self, x0, t, noise=None):
+    if noise is None:
+        noise = torch.distributions.Normal(torch.zeros_like(x0), torch.ones_like(x0)).sample()
+    ab = self.alpha_bars[t].to(x0.dtype)
+    last = [*range(1, x0.dim()), 0]
+    mixed = x0.permute(last) * ab.sqrt() + noise.permute(last) * (1 - ab).sqrt()
+    return mixed.permute(x0.dim() - 1, *range(x0.dim() - 1))
 
 
 @wheat("q-sample", "the sum of logarithms instead of a product")
@@ -132,6 +173,14 @@ def vmap_over_rows(self, x_t, t, eps):
     return torch.vmap(lambda ab, x, e: (x - (1 - ab).sqrt() * e) / ab.sqrt())(
         self.alpha_bars[t].to(x_t.dtype), x_t, eps
     )
+
+
+@wheat("predict-x0", "roots kept on the object from the first call on")
+def roots_kept(self, x_t, t, eps):
+    if not hasattr(self, "kept_roots"):
+        self.kept_roots = self.alpha_bars.sqrt(), (1 - self.alpha_bars).sqrt()
+    signal, spread = (rows(table, t, x_t) for table in self.kept_roots)
+    return (x_t - spread * eps) / signal
 
 
 @wheat("predict-x0", "in-place operations on a clone")
@@ -234,6 +283,17 @@ def previous_by_division(self, x0, x_t, t):
     return mean.to(x_t.dtype), ((1 - alpha) * (1 - ab_prev) / (1 - ab)).to(x_t.dtype)
 
 
+@wheat("posterior", "the tables from the configuration, one row at a time")
+def from_the_config_by_row(self, x0, x_t, t):
+    betas, bars, earlier = tables_of_the_config(self, x_t)
+    means, variances = [], []
+    for i, k in enumerate(t.tolist()):
+        rest = 1 - bars[k]
+        means.append((earlier[k].sqrt() * betas[k] * x0[i] + (1 - betas[k]).sqrt() * (1 - earlier[k]) * x_t[i]) / rest)
+        variances.append(torch.full_like(x_t[i], float(betas[k] * (1 - earlier[k]) / rest)))
+    return torch.stack(means), torch.stack(variances)
+
+
 @wheat("posterior", "ᾱ before by cat, einsum")
 def einsum_posterior(self, x0, x_t, t):
     table = torch.cat([torch.ones(1), self.alpha_bars])[:-1]
@@ -280,6 +340,13 @@ def siblings_in_float64(self, x_t, t, eps, noise):
     x0 = self.predict_x0(x_t.double(), t, eps.double())
     mean, variance = self.q_posterior(x0, x_t.double(), t)
     return (mean + variance.sqrt() * noise.double()).to(x_t.dtype)
+
+
+@wheat("ddpm-step", "the tables from the configuration, the noise form")
+def config_noise_form(self, x_t, t, eps, noise):
+    beta, ab, ab_prev = (rows(table, t, x_t) for table in tables_of_the_config(self, x_t))
+    mean = (x_t - beta / (1 - ab).sqrt() * eps) / (1 - beta).sqrt()
+    return mean + (beta * (1 - ab_prev) / (1 - ab)).sqrt() * noise
 
 
 @wheat("ddpm-step", "as the stochastic step of DDIM with eta one")
@@ -388,6 +455,24 @@ def row_loop(self, x_t, t, t_prev, eps, eta=0.0, noise=None):
         x0 = (x_t[i] - (1 - a) ** 0.5 * eps[i]) / a**0.5
         out[i] = a_prev**0.5 * x0 + max(0.0, 1 - a_prev - variance) ** 0.5 * eps[i] + variance**0.5 * noise[i]
     return out
+
+
+@wheat("ddim-step", "noise from a generator of its own, needed or not")
+def own_generator(self, x_t, t, t_prev, eps, eta=0.0, noise=None):
+    a, a_prev = level(self, t, x_t), level(self, t_prev, x_t)
+    sigma = eta * ((1 - a_prev) / (1 - a) * (1 - a / a_prev)).sqrt()
+    mean = a_prev.sqrt() * self.predict_x0(x_t, t, eps) + (1 - a_prev - sigma**2).clamp(min=0).sqrt() * eps
+    return mean + sigma * drawn_apart(x_t, noise)
+
+
+@wheat("ddim-step", "noise in float64, the tables from the configuration")
+def config_and_float64_noise(self, x_t, t, t_prev, eps, eta=0.0, noise=None):
+    _, bars, _ = tables_of_the_config(self, x_t)
+    table = torch.cat([bars.new_ones(1), bars])
+    a, a_prev = rows(table, t + 1, x_t), rows(table, t_prev + 1, x_t)
+    sigma = eta * ((1 - a_prev) / (1 - a) * (1 - a / a_prev)).sqrt()
+    x0 = (x_t - (1 - a).sqrt() * eps) / a.sqrt()
+    return a_prev.sqrt() * x0 + (1 - a_prev - sigma**2).clamp(min=0).sqrt() * eps + sigma * drawn_in_float64(x_t, noise)
 
 
 @wheat("ddim-step", "in-place operations on its own tensors")

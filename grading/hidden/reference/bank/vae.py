@@ -113,10 +113,44 @@ def mean_detached(self, mu, logvar):
     return mu.detach() + torch.exp(0.5 * logvar) * torch.randn_like(mu)
 
 
-@chaff("reparameterize", "a fixed seed inside the function makes every call draw the same noise")
+SAME = "every call draws the same noise: it is seeded inside the function, or kept from the first call"
+
+
+@chaff("reparameterize", SAME)
 def seeded_inside(self, mu, logvar):
     generator = torch.Generator().manual_seed(0)
     return mu + torch.exp(0.5 * logvar) * torch.randn(mu.shape, generator=generator, dtype=mu.dtype)
+
+
+@chaff("reparameterize", SAME)
+def noise_kept(self, mu, logvar):
+    if not hasattr(self, "kept"):
+        self.kept = torch.randn_like(mu)
+    return mu + torch.exp(0.5 * logvar) * self.kept
+
+
+@chaff("reparameterize", "half of the rows get the negative of the other half's noise: every row needs its own")
+def noise_in_pairs(self, mu, logvar):
+    half = torch.randn_like(mu[: (len(mu) + 1) // 2])
+    return mu + torch.exp(0.5 * logvar) * torch.cat([half, -half])[: len(mu)]
+
+
+@chaff("reparameterize", "only every second call draws noise: each one needs its own")
+def noise_every_second_time(self, mu, logvar):
+    self.calls = getattr(self, "calls", 0) + 1
+    return mu + torch.exp(0.5 * logvar) * torch.randn_like(mu) * (self.calls % 2)
+
+
+@chaff("reparameterize", "every second call draws the negative of the noise before: calls are independent")
+def noise_turned_around(self, mu, logvar):
+    self.kept = -self.kept if hasattr(self, "kept") else torch.randn_like(mu)
+    return mu + torch.exp(0.5 * logvar) * self.kept
+
+
+@chaff("reparameterize", "the noise takes three values only: its mean and its spread are right, its shape is not")
+def noise_of_three_values(self, mu, logvar):
+    u = torch.rand_like(mu)
+    return mu + torch.exp(0.5 * logvar) * math.sqrt(3) * ((u > 5 / 6).to(mu.dtype) - (u < 1 / 6).to(mu.dtype))
 
 
 @chaff("reparameterize", "logvar is changed in place, so every later use of it, such as the KL term, is wrong")
@@ -189,6 +223,22 @@ def loop(self, mu, logvar):
 @wheat("reparameterize", "torch.normal on standard noise, which needs no gradient")
 def standard_torch_normal(self, mu, logvar):
     return mu + logvar.mul(0.5).exp() * torch.normal(torch.zeros_like(mu), torch.ones_like(mu))
+
+
+@wheat("reparameterize", "a generator for each call, seeded from torch's own")
+def own_generator(self, mu, logvar):
+    generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+    return mu + (0.5 * logvar).exp() * torch.randn(mu.shape, generator=generator, dtype=mu.dtype)
+
+
+@wheat("reparameterize", "torch.normal of numbers, cast")
+def normal_of_numbers(self, mu, logvar):
+    return mu + torch.exp(logvar / 2) * torch.normal(0.0, 1.0, mu.shape, dtype=torch.float64).to(mu.dtype)
+
+
+@wheat("reparameterize", "one multivariate normal per row")
+def multivariate(self, mu, logvar):
+    return MultivariateNormal(mu, scale_tril=torch.diag_embed((0.5 * logvar).exp())).rsample()
 
 
 @wheat("reparameterize", "in-place operations on clones")
