@@ -1,9 +1,11 @@
 """Which submissions it is, and whose: by names and places, whatever students choose."""
 
+import json
 import pickle
 import re
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -221,6 +223,28 @@ def test_two_of_the_same_name(tmp_path):
     assert both.in_two_rows() == {"ada": ["ada", "ada-2"]}
     (tmp_path / "g.zip").write_bytes(zipped([("ada.zip", WHOLE), ("ada.zip", b"other"), ("bob.zip", WHOLE)]))
     assert [handin.name for handin in handins([tmp_path / "g.zip"], bulk=True)] == ["ada", "ada-2", "bob"]
+
+
+ALIKE = [
+    ("ada", "ADA"),
+    ("straße", "STRASSE"),
+    ("ad\u00e9", "ADE\u0301"),
+    ("ı", "I"),  # one capital
+    ("ﬁ", "fi"),
+    ("ada", "ada."),  # Windows' shares drop what stands at the end
+    ("ada", "ada "),
+    ("می\u200cرا", "میرا"),  # HFS+ does not see joiners
+    ("grades.csv.", "Grades.csv"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), ALIKE)
+def test_names_that_some_file_system_takes_for_one(tmp_path, one, other):
+    put(tmp_path, {f"a/{one}.zip": WHOLE, f"b/{other}.zip": WHOLE})
+    names = summary([tmp_path / "a" / f"{one}.zip", tmp_path / "b" / f"{other}.zip"])
+    assert len(names) == 2
+    assert not any(names.keys() <= {each, *(f"{each}{end}" for end in ". ")} for each in (one, other))
+    assert sum(bool(re.search(r"-\d$", name)) for name in names) == (2 if "csv" in one else 1)
 
 
 def test_long_and_odd_names(tmp_path):
@@ -536,11 +560,71 @@ def test_classroom(tmp_path):
     assert summary([plain]) == {"lab-ada": "lab-ada", "lab-bob": "lab-bob"}
 
 
-@pytest.mark.parametrize("text", ["{", "- 1", "\0", "a: &a [*a", b"\xff\xff", "[" * 3000, "[" * 900 + "]" * 900])
+DAMAGED = ["{", "- 1", "", "a: 1\n---\nb: 2\n", "\0", "a: &a [*a", "a: *a", b"\xff\xff", "? [1]\n: 2"]
+# Each of these ended the process: PyYAML's loaders call themselves for every level.
+DAMAGED += ["[" * 3000, "[" * 900 + "]" * 900, "[" * 200_000, "- " * 200_000, "{a: " * 200_000, "? " * 200_000]
+DAMAGED += ["submission_1: 1\nsubmission_1: 2\n", "submission_1: {:submitters: [], :submitters: [{:sid: '1'}]}"]
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=[str(text[:20]) for text in DAMAGED])
 def test_damaged_gradescope_metadata(tmp_path, text):
     content = text if isinstance(text, bytes) else text.encode()
     put(tmp_path, {"submission_metadata.yml": content, **under("submission_1")})
-    assert refusal([tmp_path]).startswith(platforms.METADATA)
+    message = refusal([tmp_path])
+    assert message.startswith(platforms.METADATA)
+    assert len(message) < 400
+
+
+def test_gradescope_metadata_that_multiplies_costs_little(tmp_path, monkeypatch):
+    names = "abcdefghijklmnopqrst"
+    laughs = "z: &a [x]\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise(names))
+    person = "someone: &s {':sid': 'x'}\n"
+    crowd = f"submission_1: {{':submitters': [{', '.join(['*s'] * 50_000)}]}}\n"
+    put(tmp_path, {"submission_metadata.yml": (laughs + person + crowd).encode(), **under("submission_1")})
+    start = time.process_time()
+    [student] = summary([tmp_path]).values()
+    assert time.process_time() - start < 5
+    assert student == ";".join("x" * platforms.MAX_GROUP)
+    monkeypatch.setattr(platforms, "MAX_EVENTS", 1000)
+    put(tmp_path, {"submission_metadata.yml": b"a: [" + b"1," * 1000 + b"]"})
+    assert "more than Gradescope writes" in refusal([tmp_path])
+
+
+def test_who_chooses_a_sid_of_several_is_no_group(tmp_path):
+    """On Gradescope students write their id themselves."""
+    people = {
+        "submission_1": [{":sid": "1815", ":email": "ada@x.edu"}],
+        "submission_2": [{":sid": "7;1815", ":email": "mallory@x.edu"}],
+        "submission_3": [{":sid": "9", ":email": "eve@x.edu"}, {":sid": "9;1815", ":email": "a;b@x.edu"}],
+        "submission_4": [{":sid": "9" * 300, ":email": "x" * 300}],
+        "submission_5": [{":sid": "1815"}, {":sid": "10"}],
+    }
+    metadata = json.dumps({name: {":submitters": who} for name, who in people.items()})
+    put(tmp_path, {"submission_metadata.yml": metadata.encode(), **{k: v for n in people for k, v in under(n).items()}})
+    inbox = find([tmp_path], RUBRIC)
+    students = {handin.name[-1]: handin.student for handin in inbox.handins}
+    assert students == {"1": "1815", "2": "mallory@x.edu", "3": "9", "4": "submission_4", "5": "1815;10"}
+    assert inbox.in_two_rows() == {"1815": ["submission_1", "submission_5"]}
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ([f"{i:x}/HW3/vae.py" for i in range(6_001)], "lists 6,001 files, too many for one submission"),
+        ([f"{i:x}" for i in range(6_001)], "lists 6,001 files"),
+        ([f"{i:x}/HW3/vae.py" for i in range(6_000)], "holds the same files in several folders (0, 1, 10 and 5997"),
+        ([f"x_{i}_assignsubmission_file_/vae.py" for i in range(2_001)], "holds 2,001 submissions: say --bulk"),
+    ],
+)
+def test_a_zip_of_very_many_files_is_refused_in_time(tmp_path, monkeypatch, names, says):
+    monkeypatch.setattr("grading.hidden.intake.inbox.MAX_MEMBERS", 6_000)
+    (tmp_path / "mallory.zip").write_bytes(zipped(dict.fromkeys(names, b"")))
+    start = time.process_time()
+    message = refusal([tmp_path / "mallory.zip"])
+    assert time.process_time() - start < 3  # a quarter of it; it was seven, as folders were compared with each other
+    assert says in message
+    assert "--bulk" in message
+    assert len(message) < 400
 
 
 def test_a_thousand_submissions(tmp_path):

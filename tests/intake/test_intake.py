@@ -33,6 +33,7 @@ from handed_in import (
     put,
     read_folder,
     read_zip,
+    strays,
     under,
     zipped,
 )
@@ -41,6 +42,8 @@ from hypothesis import strategies as st
 
 from grading.hidden.intake import inbox, untrusted
 from grading.hidden.intake.inbox import Contents
+from grading.hidden.reports.gradescope import write_result
+from grading.hidden.reports.result import FunctionResult, Result
 
 # -- one submission: where files lie ----------------------------------------------------------------------
 
@@ -185,6 +188,11 @@ def test_encrypted_throughout(tmp_path):
     assert read_zip(tmp_path, content).unreadable
 
 
+def zip_of(count, name, files=()):
+    """A zip with so many empty members."""
+    return zipped([*((name(i), b"") for i in range(count)), *dict(files).items()])
+
+
 def tar():
     return b"HW3/vae.py".ljust(257, b"\0") + b"ustar".ljust(300, b"\0")
 
@@ -262,6 +270,9 @@ def test_a_zip_within_a_bulk_download_is_bounded(tmp_path, monkeypatch):
     assert contents == Contents({}, ["a.zip is larger than 100 bytes."], True)
 
 
+REFUSED = "ada.zip is refused: it lists too many files (at most 20,000)."
+
+
 def test_too_many_members(tmp_path):
     """Refused before the list is parsed, also when only zip64's fields tell its size."""
     one = struct.pack("<4s6H3I5H2I", b"PK\1\2", 20, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -274,12 +285,71 @@ def test_too_many_members(tmp_path):
         handin = inbox.Handin("ada", "ada", (inbox.Piece("ada.zip", tmp_path / "ada.zip"),))
         (tmp_path / "ada.zip").write_bytes(content)
         start = time.perf_counter()
-        assert handin.read(RUBRIC) == Contents({}, ["ada.zip is refused: it lists too many files."], True)
+        assert handin.read(RUBRIC) == Contents({}, [REFUSED], True)
         assert time.perf_counter() - start < 1
-    (tmp_path / "ada.zip").write_bytes(listing[: 46 * 80_000] + end[:12] + struct.pack("<2IH", 46 * 80_000, 0, 0))
-    start = time.perf_counter()
-    assert handin.read(RUBRIC).files == {}
-    assert time.perf_counter() - start < 10
+    for count, notes in ((20_001, [REFUSED]), (20_000, [f"{file} is missing." for file in RUBRIC.submit])):
+        size = 46 * count
+        (tmp_path / "ada.zip").write_bytes(listing[:size] + end[:12] + struct.pack("<2IH", size, 0, 0))
+        assert handin.read(RUBRIC).notes == notes
+
+
+def test_a_zip_of_many_members_costs_itself_only(tmp_path, monkeypatch):
+    """It is refused before it is parsed; what it says of their number is not believed."""
+    monkeypatch.setattr(inbox, "MAX_MEMBERS", 2_000)
+    many = zip_of(2_001, lambda i: f"{i}/HW3/vae.py")
+    lies = many[:-14] + struct.pack("<2H", 1, 1) + many[-10:]
+    put(tmp_path / "in", {"ada/1.zip": many, "ada/2.zip": many, "ada/3.zip": lies, "ada/4.zip": lies, "bob.zip": WHOLE})
+    ada, bob = handins([tmp_path / "in"])
+    contents = ada.read(RUBRIC)
+    assert contents.unreadable
+    assert contents.notes == [f"{i}.zip is refused: it lists too many files (at most 2,000)." for i in range(1, 5)]
+    assert bob.read(RUBRIC).files == GOOD
+    most = zip_of(2_000 - len(GOOD), lambda i: f"data/{i}.png", GOOD)
+    assert read_zip(tmp_path, most).files == GOOD
+
+
+HOSTILE_ARCHIVES = {
+    "links": lambda i: info(f"{i:x}/HW3", S_IFLNK | 0o777),
+    "links of other cases": lambda i: info(f"{i:x}/hw3", S_IFLNK | 0o777),
+    "links for files": lambda i: info(f"{i:x}/HW3/vae.py", S_IFLNK | 0o777),
+    "rivals": lambda i: f"{i:x}/HW3/vae.py",
+    "rivals of long names": lambda i: f"{'é' * 90}{i:x}/HW3/vae.py",
+    "loose": lambda i: f"{i:x}/vae.py",
+    "archives": lambda i: f"{i:x}.zip",
+    "other archives": lambda i: f"{i:x}.rar",
+    "files at the top": lambda i: f"{i:x}",
+    "folders": lambda i: f"{i:x}/",
+    "out": lambda i: f"../{i:x}/HW3/vae.py",
+    "deep": lambda i: "a/" * 40 + f"{i:x}/HW3/vae.py",
+}
+
+
+@pytest.mark.parametrize("where", ["zip", "bulk", "two zips"])
+@pytest.mark.parametrize("kind", HOSTILE_ARCHIVES)
+def test_what_is_written_does_not_grow_with_an_archive(tmp_path, kind, where):
+    """results.json and feedback.html are small, however many names there are to complain of."""
+    name = HOSTILE_ARCHIVES[kind]
+    if where == "bulk":
+        members = [(f"Ada_1_assignsubmission_file_/{getattr(n, 'filename', n)}", n) for n in map(name, range(3_000))]
+        members = [(info(path, getattr(n, "external_attr", 0) >> 16), b"") for path, n in members]
+        files = {"all.zip": zipped([*members, ("Bob_2_assignsubmission_file_/x.zip", WHOLE)])}
+    elif where == "zip":
+        files = {"in/ada.zip": zip_of(3_000, name), "in/bob.zip": WHOLE}
+    else:
+        files = {f"in/ada/{'x' * 200}{i}.zip": zip_of(1_500, name) for i in range(9)} | {"in/bob.zip": WHOLE}
+    put(tmp_path, files)
+    ada, bob = handins([tmp_path / next(iter(files)).split("/")[0]])
+    assert bob.read(RUBRIC).files == GOOD
+    start = time.process_time()
+    contents = ada.read(RUBRIC)
+    assert time.process_time() - start < 3
+    check(contents)
+    functions = [FunctionResult(id, 0.0, 10.0, problem="is missing") for id in RUBRIC.functions]
+    result = Result(ada.name, ada.student, "f00d", "sandbox", functions, notes=contents.notes)
+    write_result(tmp_path / "out", result, RUBRIC)
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "out").glob("*/*")}
+    assert sizes.keys() == {"results.json", "feedback.html"}
+    assert max(sizes.values()) < 40_000, (sizes, contents.notes)
 
 
 def test_overlapping_members(tmp_path):
@@ -326,16 +396,27 @@ def test_links_are_not_followed(tmp_path):
 
 
 @posix
-def test_links_among_submissions_get_a_row(tmp_path):
+def test_links_among_submissions_are_not_understood(tmp_path):
     inbox = put(tmp_path / "inbox", under("bob"))
     put(tmp_path, under("elsewhere") | {"x.zip": WHOLE})
     (inbox / "ada").symlink_to(tmp_path / "elsewhere")
     (inbox / "eve.zip").symlink_to(tmp_path / "x.zip")
     (inbox / "self").symlink_to(inbox)
-    found = {handin.name: handin.read(RUBRIC) for handin in handins([inbox])}
-    assert found.keys() == {"ada", "bob", "eve", "self"}
-    assert found["bob"].files == GOOD
-    assert all("link" in found[name].notes[0] and not found[name].files for name in ("ada", "eve", "self"))
+    (inbox / "dangling.zip").symlink_to(tmp_path / "nowhere")
+    [bob] = handins([inbox])
+    assert (bob.name, bob.read(RUBRIC).files) == ("bob", GOOD)
+    reason = "is a link, which is not followed: put what it points to in its place"
+    assert strays([inbox]) == dict.fromkeys(("ada", "dangling.zip", "eve.zip", "self"), reason)
+    (tmp_path / "all.zip").write_bytes(zipped([("bob.zip", WHOLE), (info("eve.zip", S_IFLNK | 0o777), b"bob.zip")]))
+    assert strays([tmp_path / "all.zip"], bulk=True) == {"eve.zip": reason}
+    link = inbox.parent / "turned"  # into a link after it was listed
+    inbox.rename(link)
+    (link / "bob").rename(tmp_path / "bob")
+    bob_was = link / "bob"
+    bob_was.symlink_to(tmp_path / "bob")
+    inbox.symlink_to(link)
+    assert bob.read(RUBRIC).files == {}
+    assert "The submission is a link, which is not followed." in bob.read(RUBRIC).notes
     (tmp_path / "named").symlink_to(tmp_path / "elsewhere")  # the instructor's own link is followed
     assert handins([tmp_path / "named"])[0].read(RUBRIC).files == GOOD
 

@@ -25,10 +25,12 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
+from exploits import exploits
 from grading.errors import GradingError
 from grading.hidden.handout.release import build
 from grading.hidden.reference.bank import BANK
 from grading.hidden.reports import gradescope as results_json
+from grading.hidden.reports.concealment import MAX_SHOWN, MODULES
 from grading.hidden.reports.feedback import feedback, rows
 from grading.hidden.reports.files import folder_of, write_atomically
 from grading.hidden.reports.grades import write_grades
@@ -634,8 +636,9 @@ def named(node, names):
 
 
 HOSTILE_CODE = {
-    "not Python": (b"def f(:", "not valid Python"),
-    "nul": (b"x = 1\0", "not valid Python"),
+    "not Python": (b"def f(:" * 100, "not valid Python"),
+    "not Python, but short": (b"def f(:", None),  # no copy of anything
+    "nul": (b"x = 1\0\n" * 100, "not valid Python"),
     "nested": (b"(" * 90_000, "not valid Python"),
     "signs": (b"-" * 90_000 + b"1", "too deeply nested"),
     "dots": (b"a" + b".a" * 45_000, "too deeply nested"),
@@ -663,6 +666,88 @@ def test_hostile_code_costs_little_and_is_told(tmp_path, content, says):
     write_summary(tmp_path, [make("<mallory>")], RUBRIC, found)
     text = harmless((tmp_path / "summary.html").read_text(encoding="utf-8")).text
     assert ("Not compared: 1 file" in text) == bool(says)
+
+
+STRANGE_CODE = {
+    "exec(b85decode('abc'))": ["exec"],
+    "run = eval": ["eval"],
+    "\uff45\uff58\uff45\uff43('1')": ["exec"],  # Python reads it as exec
+    "compile('1', '', 'eval')": ["compile"],
+    "import marshal, os": ["marshal"],
+    "from base64 import b85decode as d": ["b85decode", "base64"],
+    "from builtins import exec as e": ["builtins", "exec"],
+    "import torch.nn, importlib.util as u": ["importlib"],
+    "bytes.fromhex('00')": ["fromhex"],
+    "().__class__.__base__.__subclasses__()": ["__subclasses__"],
+    "f.__globals__['x']": ["__globals__"],
+    "__builtins__['exec']": ["__builtins__"],
+    "getattr(torch, 'ex' + 'ec')": ["getattr of such a name, or of a computed one"],
+    "getattr(torch, 'exec')": ["getattr of such a name, or of a computed one"],
+    "get = getattr": ["getattr"],
+    "vars(torch)['x']": ["a name looked up in a dictionary"],
+    "sys.modules['x']": ["a name looked up in a dictionary"],
+    "frame.eval('1')": ["eval"],
+    "torch.serialization.pickle": ["pickle"],
+    "class A(exec('1')): pass": ["exec"],
+    "x = f'{exec(1)}'": ["exec"],
+    # Honest code.
+    "model.eval()": [],
+    "model = torch.compile(model)": [],
+    "# in eval mode, nothing to exec": [],
+    '"""exec, eval and compile"""': [],
+    "getattr(torch, 'sqrt')(x)": [],
+    "args = vars(namespace)": [],
+    "for name, module in model.modules(): pass": [],
+    "state = torch.load(path); import torch.nn as nn": [],
+    "evaluate(x); executor = 1; self.compiled = eval_mode": [],
+    # What cannot be parsed is searched as text.
+    "exec(x) and then (": ["exec"],
+    "model.eval() and then (": [],
+    "x = exec" + ".a" * 45_000: ["exec"],
+}
+
+
+@pytest.mark.parametrize(("source", "expected"), STRANGE_CODE.items(), ids=[source[:40] for source in STRANGE_CODE])
+def test_code_that_hides_other_code_is_listed(source, expected):
+    given = handout()["HW3/vae.py"]
+    found = index(ada={"HW3/vae.py": given + b"\n" + source.encode() + b"\n"}).concealing
+    assert [word for file in found for _, word in file.words] == expected
+    line = given.count(b"\n") + 2
+    assert all(file.submission == "ada" and number == line for file in found for number, _ in file.words)
+
+
+def test_a_coding_of_its_own_is_listed():
+    """Python runs another text than the one that is compared."""
+    utf7 = b"# coding: utf-7\n+AGUAeABlAGM-('1')\n"
+    for first, expected in ((utf7, 1), (b"#!x\n# -*- coding: unicode_escape -*-", 1), (b"# coding: latin-1", 0)):
+        found = index(ada={"HW3/vae.py": first + handout()["HW3/vae.py"]}).concealing
+        assert ["a coding of its own" in dict(map(reversed, file.words)) for file in found] == [True] * expected
+
+
+def test_the_banks_code_in_a_string_is_listed():
+    [exploit] = (exploit for exploit in exploits() if exploit.name == "code_in_a_string")
+    [file] = index(mallory=exploit.files).concealing
+    assert {"exec", "b85decode", "zlib"} <= {word for _, word in file.words}
+
+
+def test_right_solutions_and_the_handout_hide_nothing():
+    rng = random.Random(3)
+    assert index(handout=handout(), **{f"s{i}": solution(rng) for i in range(20)}).concealing == []
+
+
+def test_the_list_of_what_hides_code_is_bounded_and_does_not_need_copydetect(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "copydetect", None)
+    every = "\n".join(f"import {name}" for name in sorted(MODULES)) + "\nexec(1)" * 10_000
+    began = time.perf_counter()
+    found = index(**{"<mallory>": {"HW3/vae.py": every.encode(), "HW3/diffusion.py": b"x = exec\n"}})
+    assert time.perf_counter() - began < 5
+    write_summary(tmp_path, [make("<mallory>")], RUBRIC, found)
+    text = harmless((tmp_path / "summary.html").read_text(encoding="utf-8")).text
+    text = re.sub(r"\s+,", ",", text)
+    assert "HW3/vae.py, line 1: _pickle, line 2: base64" in text
+    assert f"and {len(MODULES) + 1 - MAX_SHOWN} more" in text
+    assert "HW3/diffusion.py, line 1: exec" in text
+    assert len(text) < 10_000
 
 
 def test_a_class_of_a_thousand_stays_small():

@@ -32,24 +32,31 @@ from grading.hidden.intake.platforms import PLAIN, Child, Upload, is_litter, pri
 from grading.hidden.intake.untrusted import (
     DAMAGED,
     ENCRYPTED,
+    MAX_BULK_MEMBERS,
+    MAX_MEMBERS,
     Entry,
     Piece,
     Refused,
     entries_of,
+    is_link,
     is_wanted,
     member_entry,
     open_plain,
     parts_of,
+    shown_name,
     zip_directory,
 )
 from grading.hidden.reports.result import RESERVED
 from grading.rubric import Rubric
 
-MAX_DIRECTORY_BYTES = 4 << 20  # of a zip's list of members: a tenth of a million of them at most
+MAX_DIRECTORY_BYTES = 4 << 20  # of a zip's list of members
 MAX_BULK_DIRECTORY_BYTES = 16 << 20
 MAX_NESTED_BYTES = 64 << 20  # of a student's zip inside a bulk download, and of Gradescope's metadata
 MAX_ARCHIVES = 4
+MAX_STUDENTS = 2_000  # in a zip that nobody called an export
 MAX_NAME_BYTES = 200  # file systems take 255
+MAX_NOTES = 20  # for one student, and
+MAX_NOTE = 500  # characters of each: what is written about a submission does not grow with it
 
 
 @dataclass(frozen=True)
@@ -93,9 +100,7 @@ class Handin:
         files = {file: content for file in rubric.submit if (content := reading.take(file)) is not None}
         if not files:
             reading.explain()
-        return Contents(
-            files, list(dict.fromkeys(reading.notes)), not files and (reading.is_closed or reading.is_damaged)
-        )
+        return Contents(files, _some(reading.notes), not files and (reading.is_closed or reading.is_damaged))
 
 
 @dataclass
@@ -115,10 +120,11 @@ class Inbox:
         return sum(handin.entries for handin in self.handins) + len(self.strays)
 
     def in_two_rows(self) -> dict[str, list[str]]:
-        """student -> submissions, for those who have more than one."""
+        """student -> submissions, for those who have more than one, alone or in a group."""
         rows: dict[str, list[str]] = {}
         for handin in self.handins:
-            rows.setdefault(handin.student, []).append(handin.name)
+            for student in dict.fromkeys(handin.student.split(";")):
+                rows.setdefault(student, []).append(handin.name)
         return {student: names for student, names in rows.items() if len(names) > 1}
 
 
@@ -282,7 +288,15 @@ class _Search:
         if self._is_one(unpacked):
             return None
         if self._is_export(inner.children):
+            if len(inner.children) > MAX_STUDENTS:
+                raise GradingError(f"{shown} holds {len(inner.children):,} submissions: say --bulk if that is so", 2)
             return inner
+        if len(unpacked.pieces) > MAX_MEMBERS and self.platform is None:
+            raise GradingError(
+                f"{shown} lists {len(unpacked.pieces):,} files, too many for one submission: "
+                "say --bulk if it holds several, --platform plain if it is one",
+                2,
+            )
         archives = sum(child.is_archive for child in inner.children)
         entries = entries_of(unpacked.pieces, _basenames(self.rubric), [])
         has_files = any(_place(file, entry) for entry in entries for file in self.rubric.submit)
@@ -291,11 +305,14 @@ class _Search:
                 f"{shown} holds {archives} archives: say --bulk if each is a submission, --platform plain if it is one",
                 2,
             )
-        found = {child.name: self._files_in(child) for child in inner.children if child.is_folder}
-        twice = {name for name in found if any(found[name] & found[other] for other in found.keys() - {name})}
+        holders: dict[str, list[str]] = {}
+        for child in inner.children:
+            for file in self._files_in(child) if child.is_folder else ():
+                holders.setdefault(file, []).append(child.name)
+        twice = {name for names in holders.values() if len(names) > 1 for name in names}
         if twice and self.platform is None:
             raise GradingError(
-                f"{shown} holds the same files in several folders ({printable(listed(sorted(twice)))}): "
+                f"{shown} holds the same files in several folders ({listed([*map(shown_name, sorted(twice))])}): "
                 "say --bulk if each is a submission, --platform plain if it is one",
                 2,
             )
@@ -332,7 +349,9 @@ class _Search:
 
     def _looks_submitted(self, child: Child) -> bool:
         """Whether there is anything in it that could be graded."""
-        if not child.is_folder or _is_no_submission(child):
+        if _is_no_submission(child):
+            return False
+        if not child.is_folder:
             return child.is_archive
         names = _basenames(self.rubric)
         return any(
@@ -370,7 +389,7 @@ class _Search:
             path = folder / name
             if path == self.out:
                 continue
-            is_folder = os.path.isdir(path)  # also what a link points to, so that it gets a row; it is not followed
+            is_folder = os.path.isdir(path) and not os.path.islink(path)
             is_clone = is_folder and os.path.exists(path / ".git")
             children.append(Child(name, is_folder, (Piece("" if is_folder else name, path),), is_clone))
         return children
@@ -405,7 +424,7 @@ class _Search:
             source = hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()[:32]
             entries = len(upload.children)
             handins.append(Handin(name, printable(upload.student), tuple(pieces), source, entries, note))
-        strays = [(printable(child.name), reason) for child, reason in self.strays.items()]
+        strays = [(shown_name(child.name), reason) for child, reason in self.strays.items()]
         return Inbox(sorted(handins, key=lambda handin: handin.name), sorted(strays), self.platforms)
 
 
@@ -421,13 +440,15 @@ def _unpacked(whole: Child) -> Child:
     """A zip as a folder. Raises Refused when it cannot be read."""
     path = whole.pieces[0].path
     with open_plain(path) as file:
-        members = zip_directory(file, MAX_BULK_DIRECTORY_BYTES)
+        members = zip_directory(file, MAX_BULK_DIRECTORY_BYTES, MAX_BULK_MEMBERS)
     named = [("/".join(parts_of(member.filename)), member) for member in members]
     return Child(platforms.stem(whole.name), True, tuple(Piece(name, path, member) for name, member in named if name))
 
 
 def _is_no_submission(child: Child) -> str:
-    """Why a folder is nobody's, whatever it holds; "" when it may be somebody's."""
+    """Why something is nobody's, whatever it holds; "" when it may be somebody's."""
+    if not child.is_folder and is_link(child.pieces[0]):
+        return "is a link, which is not followed: put what it points to in its place"
     if child.is_folder and child.name.startswith("."):
         return "is hidden"
     path = child.pieces[0].path if child.is_folder and child.pieces and child.pieces[0].member is None else None
@@ -458,7 +479,11 @@ def _distinct(names: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    """The same for all names that some file system takes for one: those of one spelling, whatever the case, without
+    joiners (HFS+), and without dots and spaces at the end (Windows' shares).
+    """
+    bare = name.replace("\u200c", "").replace("\u200d", "").rstrip(". ")
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", bare).upper().casefold())
 
 
 # -- one submission ---------------------------------------------------------------------------------------
@@ -485,7 +510,7 @@ class _Reading:
                 if archive.problem:
                     raise Refused(archive.problem)
                 with archive.open(MAX_NESTED_BYTES) as file:
-                    members = zip_directory(file, MAX_DIRECTORY_BYTES)
+                    members = zip_directory(file, MAX_DIRECTORY_BYTES, MAX_MEMBERS)
                     reopen: Callable[[], BinaryIO] = partial(archive.open, 0)
                     if isinstance(file, io.BytesIO):
                         reopen = partial(io.BytesIO, file.getvalue())
@@ -510,9 +535,10 @@ class _Reading:
             if not self.is_closed:
                 self.notes.append(f"{file} is missing.")
                 folder = file.split("/")[:-1]
-                self.notes += [
-                    f"{e.shown} {e.problem}." for e in self.entries if e.problem and [*e.parts[-1:]] == folder
-                ]
+                strange = [entry for entry in self.entries if entry.problem and [*entry.parts[-1:]] == folder]
+                self.notes += [f"{entry.shown} {entry.problem}." for entry in strange[:3]]
+                if len(strange) > 3:
+                    self.notes.append(f"{len(strange) - 3:,} more that are called {folder[-1]} are no folders either.")
             return None
         best = min(place for place, _ in usable)
         chosen, *rivals = [entry for place, entry in usable if place == best]
@@ -566,3 +592,11 @@ def _basenames(rubric: Rubric) -> set[str]:
 def listed(names: Sequence[str]) -> str:
     """Some of many names."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _some(notes: Iterable[str]) -> list[str]:
+    """Some of many notes, each once, and the beginning of long ones."""
+    found = [note if len(note) <= MAX_NOTE else note[: MAX_NOTE - 1] + "…" for note in dict.fromkeys(notes)]
+    if len(found) > MAX_NOTES:
+        found[MAX_NOTES - 1 :] = [f"And {len(found) - MAX_NOTES + 1:,} more notes like these."]
+    return found

@@ -30,6 +30,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from grading.errors import GradingError
@@ -37,6 +38,8 @@ from grading.errors import GradingError
 PLAIN = "plain"
 PLATFORMS = ("gradescope", "moodle", "canvas", "classroom", PLAIN)
 METADATA = "submission_metadata.yml"
+MAX_EVENTS, MAX_LEVELS = 2_000_000, 100  # in it: some dozens for each student, and a dozen
+MAX_GROUP, MAX_ID = 50, 254  # students of one submission, and characters of a sid or an address
 ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst")
 LITTER = {"__macosx", ".ds_store", "thumbs.db", "desktop.ini", ".git", ".gitignore", ".gitkeep", ".idea", ".vscode"}
 LITTER |= {".venv", "venv", "__pycache__", "node_modules", ".ipynb_checkpoints"}
@@ -60,6 +63,10 @@ class Child:
     is_folder: bool
     pieces: tuple[Any, ...]
     is_clone: bool = False
+
+    def __hash__(self) -> int:
+        """Of the first piece only: a folder in a zip can have a hundred thousand."""
+        return hash((self.name, self.is_folder, self.pieces[:1]))
 
     @property
     def is_archive(self) -> bool:
@@ -98,6 +105,8 @@ def is_students_folder(name: str) -> bool:
 
 def printable(text: str) -> str:
     """The text with a replacement character for all that no file or terminal should be given."""
+    if text.isprintable():
+        return text
 
     def safe(char: str) -> bool:
         return char.isprintable() or unicodedata.category(char) == "Zs" or char in "\u200c\u200d"
@@ -299,30 +308,71 @@ def stem(name: str) -> str:
 
 
 def gradescope_students(metadata: bytes) -> dict[str, str]:
-    """submission -> id, from Gradescope's metadata. Raises GradingError when it cannot be read.
-
-    The base loader makes strings of everything: no dates that do not exist, no octal student numbers, no objects.
-    """
-    try:
-        import yaml
-    except ImportError:
-        raise GradingError(f"{METADATA} needs PyYAML to be read: pip install pyyaml") from None
-    try:
-        loaded = yaml.load(metadata, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = printable(" ".join(str(error).split()))[:200]
-        raise GradingError(
-            f"{METADATA} is damaged ({reason}): export again, or delete it to go on without ids", 2
-        ) from None
+    """submission -> id, from Gradescope's metadata. Raises GradingError when it cannot be read."""
+    loaded = _loaded(metadata)
     if not isinstance(loaded, dict):
         raise GradingError(f"{METADATA} is not Gradescope's: export again, or delete it to go on without ids", 2)
     return {name: _submitters(entry) or name for name, entry in loaded.items() if isinstance(name, str)}
 
 
 def _submitters(entry: Any) -> str:
+    """Students choose their sid, so one that reads like several is none."""
     people = entry.get(":submitters") if isinstance(entry, dict) else None
     ids = []
-    for person in people if isinstance(people, list) else []:
+    for person in people[:MAX_GROUP] if isinstance(people, list) else []:
         known = [person.get(key) for key in (":sid", ":email")] if isinstance(person, dict) else []
-        ids += [text.strip() for text in known if isinstance(text, str) and text.strip() not in ("", "~", "null")][:1]
+        texts = [text.strip() for text in known if isinstance(text, str)]
+        ids += [text for text in texts if text not in ("", "~", "null") and ";" not in text and len(text) <= MAX_ID][:1]
     return ";".join(ids)
+
+
+@lru_cache(maxsize=1)
+def _loaded(metadata: bytes) -> Any:
+    """What a YAML text says, as dicts, lists and strings: no dates that do not exist, no octal numbers, no objects.
+
+    Made of the parser's events and not by a loader: those call themselves for each level, so that a text of "[" ends
+    the process, and of a key that is there twice they take the last one. Raises GradingError for both.
+    """
+    try:
+        import yaml
+    except ImportError:
+        raise GradingError(f"{METADATA} needs PyYAML to be read: pip install pyyaml") from None
+    top: list[Any] = []
+    around: list[tuple[list[Any], str | None, bool]] = [(top, None, False)]  # what is open: items, anchor, is a mapping
+    anchors: dict[str, Any] = {}
+
+    def ended(value: Any, anchor: str | None) -> None:
+        around[-1][0].append(value)
+        if anchor:
+            anchors[anchor] = value
+
+    try:
+        for number, event in enumerate(yaml.parse(metadata, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))):
+            if number > MAX_EVENTS or len(around) > MAX_LEVELS:
+                raise ValueError("more than Gradescope writes")
+            if isinstance(event, yaml.ScalarEvent):
+                ended(event.value, event.anchor)
+            elif isinstance(event, yaml.AliasEvent):
+                around[-1][0].append(anchors[event.anchor])
+            elif isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
+                around.append(([], event.anchor, isinstance(event, yaml.MappingStartEvent)))
+            elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
+                items, anchor, is_mapping = around.pop()
+                ended(_mapping(items) if is_mapping else items, anchor)
+    except (yaml.YAMLError, ValueError, KeyError) as error:
+        reason = printable(" ".join(str(error).split()))[:200]
+        raise GradingError(
+            f"{METADATA} is damaged ({reason}): export again, or delete it to go on without ids", 2
+        ) from None
+    return top[0] if len(top) == 1 else None
+
+
+def _mapping(items: list[Any]) -> dict[str, Any]:
+    """Keys and values in turn as a dict. Raises ValueError for a key that is no text, or there twice."""
+    keys = items[::2]
+    if not all(isinstance(key, str) for key in keys):
+        raise ValueError("a key is no text")
+    found = dict(zip(keys, items[1::2], strict=True))
+    if len(found) < len(keys):
+        raise ValueError(f"{next(key for key, count in Counter(keys).items() if count > 1)[:80]} is there twice")
+    return found

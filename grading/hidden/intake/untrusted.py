@@ -1,7 +1,7 @@
 """Reads files out of folders and zips that a stranger made.
 
 Nothing is extracted to disk, no link is followed, nothing but a plain file is opened, and of every file no more is read
-than was asked for. Time and memory are bounded by MAX_FILES and the MAX_..._BYTES.
+than was asked for. Time and memory are bounded by MAX_FILES, MAX_MEMBERS and the MAX_..._BYTES.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from grading.hidden.intake import platforms
 from grading.hidden.intake.platforms import is_litter, printable
 
 MAX_FILES = 20_000  # looked at in one folder
+MAX_MEMBERS = 20_000  # in one student's zip. A handout with a .git and all results of training has some hundreds.
+MAX_BULK_MEMBERS = 200_000  # in a platform's export
 MAX_DEPTH = 12
 
 _OTHER_FORMATS = {b"Rar!": "rar", b"7z\xbc\xaf": "7z", b"%PDF": "pdf", b"\x1f\x8b\x08": "gz", b"BZh": "bz2"}
@@ -44,6 +46,13 @@ class Piece:
     name: str
     path: Path
     member: zipfile.ZipInfo | None = None
+
+
+def is_link(piece: Piece) -> bool:
+    """Whether it is a symbolic link, on disk or in a zip."""
+    if piece.member is not None:
+        return stat.S_ISLNK(piece.member.external_attr >> 16)
+    return os.path.islink(piece.path)
 
 
 @dataclass(frozen=True)
@@ -84,8 +93,8 @@ def is_wanted(parts: Sequence[str], wanted: set[str]) -> bool:
 
 def shown_name(name: str) -> str:
     """A hostile name in a sentence."""
-    name = printable(name)
-    return name if len(name) <= 80 else name[:79] + "…"
+    shown = printable(name[:80])
+    return shown if len(name) <= 80 else shown[:79] + "…"
 
 
 # -- folders and files ------------------------------------------------------------------------------------
@@ -184,21 +193,25 @@ def _read(file: BinaryIO, size: int) -> bytes:
 
 
 class _Limited:
-    """A file that never gives more than `limit` bytes at once, so that a zip's list of members is bounded."""
+    """A file that never gives more at once than `limit` bytes and `members`, so that a zip's list of them is bounded.
 
-    def __init__(self, file: BinaryIO, limit: int) -> None:
-        self.seek, self.tell, self._file, self._limit = file.seek, file.tell, file, limit
+    The list is read in one piece and each member in it begins with a signature. What else a zip says of their number
+    may be false.
+    """
+
+    def __init__(self, file: BinaryIO, limit: int, members: int) -> None:
+        self.seek, self.tell, self._file, self._limit, self._members = file.seek, file.tell, file, limit, members
 
     def read(self, size: int = -1) -> bytes:
         """Read. Raises Refused when that would be more than allowed."""
         content = self._file.read(min(size, self._limit + 1) if size >= 0 else self._limit + 1)
-        if len(content) > self._limit:
-            raise Refused("is refused: it lists too many files")
+        if len(content) > self._limit or content.count(b"PK\1\2") > self._members:
+            raise Refused(f"is refused: it lists too many files (at most {self._members:,})")
         return content
 
 
-def zip_directory(file: BinaryIO, limit: int) -> list[zipfile.ZipInfo]:
-    """The members of a zip; no more than `limit` bytes of their list are parsed. Raises Refused."""
+def zip_directory(file: BinaryIO, limit: int, members: int) -> list[zipfile.ZipInfo]:
+    """What a zip holds; no more than `limit` bytes and so many `members` of its list are parsed. Raises Refused."""
     start = _read(file, 512)
     for magic, ending in _OTHER_FORMATS.items():
         if start.startswith(magic):
@@ -206,7 +219,7 @@ def zip_directory(file: BinaryIO, limit: int) -> list[zipfile.ZipInfo]:
     if start[257:262] == b"ustar":
         raise Refused("is a .tar and not a zip: hand in a zip")
     try:
-        with zipfile.ZipFile(_Limited(file, limit)) as archive:
+        with zipfile.ZipFile(_Limited(file, limit, members)) as archive:
             return archive.infolist()
     # What zipfile lets through from damaged headers: unknown versions, undecodable names, offsets beyond the file.
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, OSError, struct.error):

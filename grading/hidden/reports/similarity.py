@@ -14,6 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from grading.hidden.reports.concealment import Concealing, concealing_words, lines_of, own_lines
+
 # copydetect's k: 25 characters of filtered code, about one formula, must agree to count at all.
 K = 25
 # Two files are reported when they share 80 % of the smaller one's own fingerprints. Of 4,950 pairs of right solutions
@@ -46,13 +48,18 @@ class CodeIndex:
         write_summary(out, results, rubric, index)
 
     Only hashes are kept, a few kB for each submission. They are salted by the interpreter, so an index cannot be
-    stored or sent to another process. What could not be compared is in `not_compared`: (submission, file, why).
+    stored or sent to another process. What could not be compared is in `not_compared`: (submission, file, why), and
+    what may hide code from this in `concealing`.
     """
 
     def __init__(self, handout: Mapping[str, bytes]) -> None:
         self.problem = ""
         self.not_compared: list[tuple[str, str, str]] = []
+        self.concealing: list[Concealing] = []
         self._found: dict[str, dict[str, np.ndarray]] = {file: {} for file in handout}
+        self._lines = {
+            file: {line.strip() for line in lines_of(content.decode("utf-8"))} for file, content in handout.items()
+        }
         try:
             import copydetect  # noqa: F401
         except ImportError:
@@ -66,9 +73,12 @@ class CodeIndex:
 
     def add(self, submission: str, files: Mapping[str, bytes]) -> None:
         """Take in one submission's files; those that the handout does not have are ignored."""
-        if self.problem:
-            return
-        for file in self._found.keys() & files.keys():
+        for file in sorted(self._found.keys() & files.keys()):
+            own = own_lines(files[file].decode("utf-8", errors="replace"), self._lines[file])
+            if words := concealing_words(files[file], own):
+                self.concealing.append(Concealing(submission, file, words))
+            if self.problem or _cannot_be_enough(own):
+                continue
             try:
                 hashes = self._own(file, files[file])
             except Exception as error:  # hostile code finds a way to break any parser
@@ -121,11 +131,23 @@ def _reason(error: Exception) -> str:
     )
 
 
-class _Strings(ast.NodeTransformer):
-    """Empties strings: what they say is no code, and some make copydetect's tokenizer slow."""
+def _cannot_be_enough(own: Iterable[tuple[int, str]]) -> bool:
+    """Whether so few lines are not the handout's that they cannot make MIN_SHARED fingerprints. Nothing is parsed then,
+    which takes longest. Where they stand between the handout's, K fingerprints reach from one into the other.
+    """
+    total, last = 0, -1
+    for number, line in own:
+        total += _length(line) + (K if number > last + 1 else 0)
+        last = number
+    return total < MIN_SHARED
 
-    def visit_Constant(self, node: ast.Constant) -> ast.Constant:
-        return ast.Constant("") if isinstance(node.value, (str, bytes)) else node
+
+def _without_strings(tree: ast.AST) -> ast.AST:
+    """Empties strings: what they say is no code, and some make copydetect's tokenizer slow."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)):
+            node.value, node.kind = "", None
+    return tree
 
 
 def _pieces(source: str, known: Container[str] = ()) -> Iterator[tuple[str, str]]:
@@ -133,7 +155,7 @@ def _pieces(source: str, known: Container[str] = ()) -> Iterator[tuple[str, str]
 
     known: statements (as they stand there) to leave out. Most of a file is the handout's, and this saves time.
     """
-    lines = re.split(r"\r\n|\r|\n", source)  # as Python counts them
+    lines = lines_of(source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about invalid escapes and the like
         tree = ast.parse(source)
@@ -142,7 +164,7 @@ def _pieces(source: str, known: Container[str] = ()) -> Iterator[tuple[str, str]
             first = min([member.lineno, *(d.lineno for d in getattr(member, "decorator_list", []))])
             written = "\n".join(lines[first - 1 : member.end_lineno])
             if written not in known:
-                yield written, ast.unparse(_Strings().visit(member))
+                yield written, ast.unparse(_without_strings(member))
 
 
 def _length(piece: str) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from grading.hidden.reports.concealment import MAX_SHOWN
 from grading.hidden.reports.feedback import rows
 from grading.hidden.reports.files import write_atomically
 from grading.hidden.reports.result import Result
@@ -50,6 +51,7 @@ def write_summary(out: Path, results: list[Result], rubric: Rubric, code: CodeIn
             code=code,
             lookalikes=lookalikes,
             max_lookalikes=MAX_LOOKALIKES,
+            max_words=MAX_SHOWN,
             min_overlap=MIN_OVERLAP,
         )
     )
