@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-RESERVED = {"grades.csv", "summary.html", ".work", ".lock"}  # in the output folder, so no submission's name
+# In the output folder, so no submission's name.
+RESERVED = {"grades.csv", "summary.html", "regrade.csv", ".record.json", ".work", ".lock"}
 
 
 @dataclass
@@ -33,7 +34,46 @@ class FunctionResult:
 
 
 @dataclass
-class Result:
+class Override:
+    """Points that a person decided. id: of a function, or TOTAL for the mark.  reason: shown to the student."""
+
+    id: str
+    points: float
+    reason: str
+
+
+TOTAL = "total"  # in an override: the mark itself, after the penalty
+
+
+@dataclass(kw_only=True)
+class Lateness:
+    """When something came. hours_late: after the due date.  extension_hours, slip_days: granted, and used up.
+
+    late_source: what said so: "table", "canvas", "gradescope" or "classroom"; "" where nothing did.
+    """
+
+    hours_late: float = 0.0
+    extension_hours: float = 0.0
+    slip_days: int = 0
+    late_source: str = ""
+
+    @property
+    def hours_charged(self) -> float:
+        """What is left of the hours to pay for."""
+        return max(0.0, self.hours_late - self.extension_hours - 24 * self.slip_days)
+
+
+@dataclass
+class Member(Lateness):
+    """One of a group. Lateness is a person's, and so is what it costs."""
+
+    student: str
+    name: str = ""
+    penalty: float = 0.0
+
+
+@dataclass
+class Result(Lateness):
     """One submission.
 
     fingerprint: hash of everything that the result depends on.  total: points after the penalty.
@@ -42,7 +82,11 @@ class Result:
     output: what the submission printed when it was imported, before it saw any hidden input, cut to a limit.
     output_dropped: bytes that it printed then beyond that limit.
     source: a hash of the place where the submission lay.
-    isolation: "sandbox" or "process".  seconds: wall time.  penalty: points taken off for lateness.
+    isolation: "sandbox" or "process".  seconds: wall time.
+    platform: whose names the submission had, "" for nobody's.  originals: what the platform called what it is made of.
+
+    The rest is what people decided, and is applied after grading (decisions/): student and name as the roster has them,
+    lateness and the points that it costs, points set by hand, and the members of a group.
     """
 
     submission: str
@@ -56,19 +100,45 @@ class Result:
     output: str = ""
     output_dropped: int = 0
     seconds: float = 0.0
-    hours_late: float = 0.0
-    penalty: float = 0.0
     source: str = ""
+    platform: str = ""
+    originals: list[str] = field(default_factory=list)
+    name: str = ""
+    penalty: float = 0.0
+    overrides: list[Override] = field(default_factory=list)
+    members: list[Member] = field(default_factory=list)
+
+    def override(self, id: str) -> Override | None:
+        """What was decided about a function, or about TOTAL."""
+        return next((override for override in self.overrides if override.id == id), None)
+
+    def points(self, function: FunctionResult) -> float:
+        """What a function counts: what was decided, else what it got."""
+        override = self.override(function.id)
+        return function.points if override is None else override.points
 
     @property
     def earned(self) -> float:
         """Points before the penalty."""
-        return round(sum(function.points for function in self.functions), 4)
+        return round(sum(self.points(function) for function in self.functions), 4)
 
     @property
     def total(self) -> float:
-        """Points after the penalty, never negative."""
-        return round(max(0.0, self.earned - self.penalty), 4)
+        """The mark: points after the penalty, or what was decided."""
+        return self.mark(self.penalty)
+
+    def mark(self, penalty: float) -> float:
+        """The mark of a member of the group from whom so much is taken off."""
+        decided = self.override(TOTAL)
+        return decided.points if decided else self._less(penalty)
+
+    @property
+    def before_override(self) -> float:
+        """What the mark would be, had it not been set."""
+        return self._less(self.penalty)
+
+    def _less(self, penalty: float) -> float:
+        return round(max(0.0, self.earned - penalty), 4)
 
     @property
     def possible(self) -> float:
@@ -77,8 +147,8 @@ class Result:
 
     @property
     def status(self) -> str:
-        """The statuses in one cell; "ok" when there are none."""
-        return "; ".join(self.statuses) or "ok"
+        """The statuses in one cell, "override" where somebody decided; "ok" when there are none."""
+        return "; ".join([*self.statuses, *["override"] * bool(self.overrides)]) or "ok"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -87,4 +157,6 @@ class Result:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Result:
         """Undo `to_json`. Raises TypeError or KeyError for anything else."""
-        return cls(**{**data, "functions": [FunctionResult(**function) for function in data["functions"]]})
+        parts = {"functions": FunctionResult, "overrides": Override, "members": Member}
+        made = {key: [kind(**part) for part in data[key]] for key, kind in parts.items() if key in data}
+        return cls(**{**data, **made})
