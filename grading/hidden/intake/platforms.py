@@ -311,7 +311,7 @@ def stem(name: str) -> str:
 def is_marked_late(original: str) -> bool:
     """Whether Canvas says so in the name that it gave. A student's part of a name is lower case."""
     match = _CANVAS.fullmatch(original)
-    return bool(match) and bool(re.match(r"LATE_|.*_LATE_", match["prefix"], re.DOTALL))
+    return match is not None and re.match(r"LATE_|.*_LATE_", match["prefix"], re.DOTALL) is not None
 
 
 def gradescope_students(metadata: bytes) -> dict[str, str]:

@@ -96,10 +96,13 @@ def decision(override: Override, engine: float) -> str:
 
 
 def _decisions(result: Result, rubric: Rubric) -> list[str]:
-    """All that was decided, in the rubric's order, the mark last."""
+    """All that was decided, in the rubric's order, then the mark."""
     said = [decision(row.override, row.result.points) for row in rows(result, rubric) if row.override]
-    mark = result.override(TOTAL)
-    return said + ([decision(mark, result.before_override)] if mark else [])
+    if mark := result.override(TOTAL):
+        said.append(decision(mark, result.less(result.penalty)))
+    for member in result.members:
+        said += [f"{member.student}: {decision(mark, result.less(member.penalty))}" for mark in member.overrides]
+    return said
 
 
 def feedback(result: Result, rubric: Rubric) -> str:

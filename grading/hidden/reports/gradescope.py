@@ -35,6 +35,12 @@ def read_result(path: Path) -> Result | None:
     return result if _is_sound(result) else None
 
 
+def results_in(out: Path) -> dict[str, Result]:
+    """All results that a folder holds, by submission."""
+    found = ((path.parent.name, read_result(path)) for path in sorted(out.glob("*/results.json")))
+    return {name: result for name, result in found if result is not None and result.submission == name}
+
+
 _FIELDS = {
     "str": lambda value: isinstance(value, str),
     "int": lambda value: type(value) is int and abs(value) < 1e18,
@@ -133,7 +139,7 @@ def _overview(result: Result) -> str:
     if when := lateness(result):
         lines.append(f"{short(result.earned)} points earned. {' '.join(when)}")
     if mark := result.override(TOTAL):
-        lines.append(decision(mark, result.before_override))
+        lines.append(decision(mark, result.less(result.penalty)))
     if result.isolation == "process":
         lines.append("Graded without isolation.")
     if result.output:

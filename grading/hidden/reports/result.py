@@ -65,11 +65,17 @@ class Lateness:
 
 @dataclass
 class Member(Lateness):
-    """One of a group. Lateness is a person's, and so is what it costs."""
+    """One of a group. Lateness is a person's, and so is what it costs; the mark can be set for one of them alone."""
 
     student: str
     name: str = ""
     penalty: float = 0.0
+    overrides: list[Override] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Member:
+        """Undo what `Result.to_json` made of it. Raises TypeError or KeyError for anything else."""
+        return cls(**{**data, "overrides": [Override(**override) for override in data["overrides"]]})
 
 
 @dataclass
@@ -125,19 +131,16 @@ class Result(Lateness):
     @property
     def total(self) -> float:
         """The mark: points after the penalty, or what was decided."""
-        return self.mark(self.penalty)
-
-    def mark(self, penalty: float) -> float:
-        """The mark of a member of the group from whom so much is taken off."""
         decided = self.override(TOTAL)
-        return decided.points if decided else self._less(penalty)
+        return decided.points if decided else self.less(self.penalty)
 
-    @property
-    def before_override(self) -> float:
-        """What the mark would be, had it not been set."""
-        return self._less(self.penalty)
+    def mark(self, member: Member) -> float:
+        """The total of one of the group."""
+        decided = next((override for override in member.overrides), None) or self.override(TOTAL)
+        return decided.points if decided else self.less(member.penalty)
 
-    def _less(self, penalty: float) -> float:
+    def less(self, penalty: float) -> float:
+        """The points earned after a penalty, never negative."""
         return round(max(0.0, self.earned - penalty), 4)
 
     @property
@@ -148,7 +151,8 @@ class Result(Lateness):
     @property
     def status(self) -> str:
         """The statuses in one cell, "override" where somebody decided; "ok" when there are none."""
-        return "; ".join([*self.statuses, *["override"] * bool(self.overrides)]) or "ok"
+        decided = self.overrides or any(member.overrides for member in self.members)
+        return "; ".join([*self.statuses, *["override"] * bool(decided)]) or "ok"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -157,6 +161,37 @@ class Result(Lateness):
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Result:
         """Undo `to_json`. Raises TypeError or KeyError for anything else."""
-        parts = {"functions": FunctionResult, "overrides": Override, "members": Member}
-        made = {key: [kind(**part) for part in data[key]] for key, kind in parts.items() if key in data}
-        return cls(**{**data, **made})
+        data = {**data, "functions": [FunctionResult(**function) for function in data["functions"]]}
+        data["overrides"] = [Override(**override) for override in data.get("overrides", [])]
+        data["members"] = [Member.from_json(member) for member in data.get("members", [])]
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A student of the roster who handed nothing in. overrides: one at most, of the mark."""
+
+    student: str
+    name: str
+    overrides: list[Override] = field(default_factory=list)
+
+    @property
+    def total(self) -> float:
+        """The mark."""
+        return self.overrides[0].points if self.overrides else 0.0
+
+    @property
+    def status(self) -> str:
+        """For the table of grades."""
+        return "not-submitted" + "; override" * bool(self.overrides)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One submission whose mark is another than in the last tables."""
+
+    submission: str
+    student: str
+    before: float
+    after: float
+    because: list[str]

@@ -1,0 +1,1 @@
+"""Where marks come from and go to: rosters, learning platforms, gradebooks."""
