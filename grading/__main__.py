@@ -5,6 +5,8 @@ examples:
   python -m grading pack --name "Ada Lovelace"    build the zip to hand in
   python -m grading release --out handout --git   instructors: write the handout
   python -m grading grade submissions --out graded    instructors: grade what was handed in
+  python -m grading export graded --to canvas --roster gradebook.csv    instructors: marks for the platform
+  python -m grading return graded --to canvas --out feedback.zip    instructors: pages for the students
   python -m grading check                     instructors: is a graded function described everywhere alike?
   python -m grading refresh                   instructors: draw new hidden cases
 """
@@ -28,12 +30,13 @@ def main() -> int:
     todo.add_command(commands)
     pack.add_command(commands)
     if (Path(__file__).parent / "hidden" / "engine" / "command.py").is_file():
+        from grading.hidden.doors import command as doors
         from grading.hidden.engine import command as grade
         from grading.hidden.handout import release
         from grading.hidden.reference import check, refresh
         from grading.hidden.sandbox import doctor
 
-        for command in (release, grade, check, refresh, doctor):
+        for command in (release, grade, doors, check, refresh, doctor):
             command.add_command(commands)
     args = parser.parse_args()
     try:

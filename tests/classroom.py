@@ -8,9 +8,11 @@ import sys
 from functools import cache
 from pathlib import Path
 from subprocess import PIPE, CompletedProcess, Popen
+from typing import Any
 
 from grading.hidden.handout.release import build, write_tree
 from grading.hidden.reference.bank import PLACES, Entry
+from grading.hidden.reports.result import FunctionResult, Result
 from grading.rubric import load_rubric
 from harness import ROOT, child_env, hears_ctrl_c
 
@@ -61,6 +63,15 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
     """A submission as a folder."""
     write_tree(folder, files)
     return folder
+
+
+def graded(submission: str, student: str = "", **changes: Any) -> Result:
+    """A result with all points, as if it had been graded."""
+    functions = [
+        FunctionResult(id, function.points, function.points, {group: [2, 2] for group in function.weights})
+        for id, function in load_rubric().functions.items()
+    ]
+    return Result(submission, student or submission, "f00d", "sandbox", functions, **changes)
 
 
 def copy_tree(folder: Path) -> Path:

@@ -175,7 +175,8 @@ def test_output_is_kept_escaped_and_cut(odd):
 
 
 def test_nothing_is_left_behind(odd):
-    assert sorted(path.name for path in odd.iterdir() if not path.is_dir()) == ["grades.csv", "summary.html"]
+    files = sorted(path.name for path in odd.iterdir() if not path.is_dir())
+    assert files == [".record.json", "grades.csv", "summary.html"]
     assert list((odd.parent / "tmp").iterdir()) == []
     assert _processes_in(odd.parent) == []
 

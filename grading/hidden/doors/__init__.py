@@ -1,1 +1,1 @@
-"""Ways in and out of the grading run: where submissions are graded, and where marks go."""
+"""Ways in and out of the grading run: where submissions are graded, where marks come from and go to."""

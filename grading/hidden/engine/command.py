@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 import os
+from datetime import datetime
 from pathlib import Path
 
 from grading.errors import GradingError
+from grading.hidden.decisions.lateness import moment
 from grading.hidden.intake.platforms import PLATFORMS
 
 EXAMPLES = """\
@@ -18,6 +20,8 @@ examples:
   python -m grading grade submissions/ --out graded --resume    go on, or grade what has changed
   python -m grading grade submissions/ --out graded --late-csv late.csv
   python -m grading grade submissions/ --out graded --scheduler tls://head:8786    on a dask cluster
+  python -m grading grade submissions/ --out graded --resume --roster roster.csv --overrides overrides.csv
+  python -m grading grade hw3-submissions/ --out graded --before 2026-03-01T23:59
 """
 
 
@@ -49,7 +53,16 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     )
     add("--only", action="append", metavar="ID", help="grade this function only; may be repeated")
     add("--timeout", type=_seconds, default=10.0, help="seconds for one call (default: 10); a submission has six times")
-    add("--late-csv", type=Path, help="columns `submission` or `student`, and `hours_late`; the policy is the rubric's")
+    add(
+        "--late-csv",
+        type=Path,
+        help="columns `submission` or `student`, and `hours_late` or `submitted_at`; `extension_hours`, `slip_days`; "
+        "the policy is the rubric's",
+    )
+    add("--due", type=_date, metavar="DATE", help="when it was due, where the platform says when each was handed in")
+    add("--before", type=_date, metavar="DATE", help="of clones: grade the last commit at or before this")
+    add("--roster", type=Path, help="the course's students: Canvas, Moodle, GitHub Classroom, or a column `student`")
+    add("--overrides", type=Path, help="columns `student` or `submission`, `id` (or total), `points`, `reason`")
     add(
         "--scheduler",
         metavar="ADDRESS",
@@ -73,6 +86,13 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _date(text: str) -> datetime:
+    try:
+        return moment(text, "")
+    except GradingError as error:
+        raise argparse.ArgumentTypeError(str(error).strip()) from None
+
+
 def _run(args: argparse.Namespace) -> int:
     try:
         from grading.hidden.engine import run
@@ -92,4 +112,8 @@ def _run(args: argparse.Namespace) -> int:
         timeout=args.timeout,
         late_csv=args.late_csv,
         scheduler=args.scheduler,
+        roster=args.roster,
+        overrides=args.overrides,
+        due=args.due,
+        before=args.before,
     )

@@ -6,15 +6,14 @@ Every submission that is finished is written at once, so the run may be killed a
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import math
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +21,11 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from grading.errors import GradingError
+from grading.hidden.decisions.decided import Decisions, decide, read_given
+from grading.hidden.decisions.record import Record, damaged, keep_edited, read_record, remember_grades
+from grading.hidden.decisions.regrade import NAME as REGRADE
+from grading.hidden.decisions.regrade import changes, marks_of, write_regrade
+from grading.hidden.doors.classroom import at_deadline
 from grading.hidden.engine.exam import base_fingerprint, make_exam
 from grading.hidden.engine.folders import only_run
 from grading.hidden.engine.grade import Exam, Found
@@ -29,8 +33,8 @@ from grading.hidden.engine.grader import Grader
 from grading.hidden.handout.release import build
 from grading.hidden.intake.inbox import Contents, Handin, Inbox, find, listed
 from grading.hidden.reports.grades import write_grades
-from grading.hidden.reports.gradescope import read_result, write_result
-from grading.hidden.reports.result import FunctionResult, Result
+from grading.hidden.reports.gradescope import results_in, write_result
+from grading.hidden.reports.result import Change, FunctionResult, Result
 from grading.hidden.reports.similarity import CodeIndex
 from grading.hidden.reports.summary import write_summary
 from grading.rubric import Rubric
@@ -47,6 +51,10 @@ def grade_inbox(
     only: list[str] | None,
     timeout: float,
     late_csv: Path | None,
+    roster: Path | None = None,
+    overrides: Path | None = None,
+    due: datetime | None = None,
+    before: datetime | None = None,
     platform: str | None = None,
     bulk: bool = False,
     replace: bool = False,
@@ -55,16 +63,18 @@ def grade_inbox(
     """Grade what is at `paths` and write the reports to `out`. Returns the exit code; the options are the command's."""
     exam = make_exam(only, timeout)
     inbox = find(paths, exam.rubric, platform=platform, bulk=bulk, out=out)
-    handins = inbox.handins
-    late = read_late(late_csv, handins) if late_csv else {}
+    given = read_given(exam.rubric, roster=roster, late_csv=late_csv, overrides=overrides, due=due)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GradingError(f"cannot write to {out}: {error.strerror}", exit_code=2) from error
     with only_run(out) as work:
         handout = build(ROOT)[0]
+        handins = at_deadline(inbox.handins, before, work / "clones", exam.rubric) if before or due else inbox.handins
+        record, held = read_record(out), results_in(out)
+        decisions = decide(given, record, out, handins, held, exam.rubric)
         base = base_fingerprint(exam, isolation, handout)
-        run = GradingRun(out, exam, isolation, late, base)
+        run = GradingRun(out, exam, isolation, decisions, record, base, held)
         if scheduler:
             open_place: Callable[[], Place] = partial(_cluster, scheduler, only, timeout, isolation, base)
         else:
@@ -73,6 +83,7 @@ def grade_inbox(
             open_place = partial(Grader, exam, work, isolation, at_a_time=workers, unseen=unseen)
         failures = run.grade(handins, open_place, at_a_time=workers, resume=resume, replace=replace)
         run.report(handins, handout)
+    decisions.say()
     _account(inbox, run.results, failures)
     print(f"{out / 'grades.csv'}  {out / 'summary.html'}")
     if isolation == "process":
@@ -109,36 +120,6 @@ def _account(inbox: Inbox, results: dict[str, Result], failures: list[tuple[str,
         print(f"grading: error: {name} could not be graded: {reason}", file=sys.stderr)
 
 
-def read_late(path: Path, handins: list[Handin]) -> dict[str, float]:
-    """Submission -> hours late. Raises GradingError with the line of what is wrong."""
-    by_student: dict[str, list[str]] = {}
-    for handin in handins:
-        by_student.setdefault(handin.student, []).append(handin.name)
-    names = {handin.name for handin in handins}
-    late: dict[str, float] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            columns = rows.fieldnames or []
-            key = next((name for name in ("submission", "student") if name in columns), None)
-            if key is None or "hours_late" not in columns:
-                raise GradingError(f"{path}: columns `submission` or `student`, and `hours_late` are needed", 2)
-            for row in rows:
-                try:
-                    hours = float(row["hours_late"])
-                except (TypeError, ValueError):
-                    hours = math.nan
-                if not math.isfinite(hours):
-                    raise GradingError(f"{path}, line {rows.line_num}: {row['hours_late']!r} is no number of hours", 2)
-                found = [row[key]] if key == "submission" and row[key] in names else by_student.get(row[key], [])
-                if not found:
-                    print(f"grading: warning: {path}: nobody here is called {row[key]!r}", file=sys.stderr)
-                late |= dict.fromkeys(found, max(0.0, hours))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise GradingError(f"{path} cannot be read: {error}", exit_code=2) from error
-    return late
-
-
 class Place(Protocol):
     """Where submissions are graded: this machine, or a cluster. Several threads ask at once.
 
@@ -152,13 +133,18 @@ class Place(Protocol):
 
 @dataclass
 class GradingRun:
-    """One run of the command: what is graded, and where the reports go."""
+    """One run of the command: what is graded, and where the reports go.
+
+    held: the results that OUT has already.
+    """
 
     out: Path
     exam: Exam
     isolation: str
-    late: dict[str, float]
+    decisions: Decisions
+    record: Record
     base: bytes
+    held: dict[str, Result]
     results: dict[str, Result] = field(default_factory=dict)
 
     def grade(
@@ -178,7 +164,7 @@ class GradingRun:
         """
         foreign = []
         for handin in handins:
-            result = read_result(self.out / handin.name / "results.json")
+            result = self.held.get(handin.name)
             if result is None:
                 continue
             if resume and result.fingerprint == self.fingerprint(handin, handin.read(self.exam.rubric)):
@@ -191,6 +177,8 @@ class GradingRun:
                 "say --replace to overwrite them, or name another --out",
                 exit_code=2,
             )
+        self.record.write(self.out)  # before anything is graded by it: a run that is killed has told the next one
+        self.results = {name: self._settle(result) for name, result in self.results.items()}
         todo = [handin for handin in handins if handin.name not in self.results]
         failures: list[tuple[str, str]] = []
         if not todo:
@@ -220,31 +208,52 @@ class GradingRun:
         return failures
 
     def report(self, handins: list[Handin], handout: dict[str, bytes]) -> None:
-        """grades.csv and summary.html, of this run's submissions and of those that OUT has from earlier ones."""
-        rubric = self.exam.rubric
+        """The tables, of this run's submissions and of those that OUT has from earlier ones."""
+        rubric, decisions, record = self.exam.rubric, self.decisions, self.record
         results = [self.results[handin.name] for handin in handins if handin.name in self.results]
-        earlier = self._earlier({handin.name for handin in handins})
+        now = {handin.name for handin in handins}
+        earlier = [self._settle(result) for name, result in self.held.items() if name not in now]
         if earlier:
             names = listed([result.submission for result in earlier])
             print(f"{len(earlier)} results of earlier runs stay in the tables: {names}")
         results += earlier
-        write_grades(self.out, results, rubric)
+        found = self._changes(results)
+        keep_edited(self.out, record)
+        absent = decisions.absent()
+        write_grades(self.out, results, rubric, absent, names=decisions.roster is not None)
+        remember_grades(self.out, record)
+        record.marks = marks_of(results)
+        record.absent = {student.student: student.total for student in absent}
+        record.write(self.out)
         # Now and not while workers run: it keeps this process busy, and every answer of a worker would wait for it.
         code = CodeIndex({file: handout[file] for file in rubric.submit})
         for handin in tqdm(handins, desc="comparing code", unit="submission", disable=None, leave=False):
             code.add(handin.name, handin.read(rubric).files)
-        write_summary(self.out, results, rubric, code)
+        strangers = decisions.attendance.strangers
+        write_summary(self.out, results, rubric, code, changes=found, absent=absent, strangers=strangers)
 
-    def _earlier(self, now: set[str]) -> list[Result]:
-        """The results in OUT of submissions that this run was not given: one student graded again leaves the others."""
-        paths = sorted(path for path in self.out.glob("*/results.json") if path.parent.name not in now)
-        found = ((path.parent.name, read_result(path)) for path in paths)
-        return [result for name, result in found if result is not None and result.submission == name]
+    def _changes(self, results: list[Result]) -> list[Change]:
+        """Whose marks are others than in the last tables; written down, if there are any."""
+        try:
+            found = changes(self.record.marks, results)
+        except (KeyError, TypeError, AttributeError):
+            raise damaged(self.out) from None
+        if found:
+            write_regrade(self.out, found)
+            print(f"{len(found)} marks changed: {self.out / REGRADE}")
+        return found
+
+    def _settle(self, result: Result) -> Result:
+        """Apply what was decided, and write it where that changes what OUT has."""
+        settled = self.decisions.settle(result)
+        if settled != result:
+            write_result(self.out, settled, self.exam.rubric)
+        return settled
 
     def fingerprint(self, handin: Handin, contents: Contents) -> str:
-        """A hash of everything that the result of this submission depends on."""
+        """A hash of everything that grading this submission depends on; what people decided is applied afterwards."""
         total = hashlib.sha256(self.base)
-        names = (handin.name, handin.student, contents.notes, self.late.get(handin.name, 0.0))
+        names = (handin.name, handin.student, contents.notes)
         total.update(repr(names).encode("utf-8", "surrogateescape"))
         for file, content in sorted(contents.files.items()):
             total.update(file.encode() + hashlib.sha256(content).digest())
@@ -267,10 +276,11 @@ class GradingRun:
             output=found.output,
             output_dropped=found.output_dropped,
             seconds=round(time.monotonic() - begin, 3),
-            hours_late=self.late.get(handin.name, 0.0),
             source=handin.source,
+            platform=handin.platform,
+            originals=list(handin.originals),
         )
-        result.penalty = self.exam.rubric.late.penalty(result.earned, result.hours_late)
+        result = self.decisions.settle(result)
         write_result(self.out, result, self.exam.rubric)
         return result
 

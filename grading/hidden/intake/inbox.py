@@ -80,6 +80,8 @@ class Handin:
     student: the id that the name, or Gradescope's metadata, gives.
     source: a hash of where it lies, by which a later run knows whether it is the same submission.
     entries: of how many files and folders that were given it is made.  notes: sentences for the student.
+    platform: whose names these are; "" for nobody's.  originals: what it is made of, as the platform called it.
+    submitted: when it was handed in, as the platform wrote it; "" where it does not say.
     """
 
     name: str
@@ -88,6 +90,9 @@ class Handin:
     source: str = ""
     entries: int = 1
     notes: tuple[str, ...] = ()
+    platform: str = ""
+    originals: tuple[str, ...] = ()
+    submitted: str = ""
 
     def read(self, rubric: Rubric) -> Contents:
         """Look for the rubric's files. Raises nothing, whatever was handed in."""
@@ -209,6 +214,7 @@ class _Search:
         self.rows: dict[tuple[Child, ...] | str, tuple[Upload, str]] = {}
         self.strays: dict[Child, str] = {}
         self.platforms: list[str] = []
+        self.times: dict[str, str] = {}  # Gradescope's name of a submission -> when it was handed in
 
     def take_in(self, inbox: _Folder) -> None:
         """Add what lies in an inbox."""
@@ -219,6 +225,8 @@ class _Search:
             if not platforms.labelled(platform, children, students):
                 raise GradingError(f"--platform {platform}: nothing here has a name that {platform} gives", 2)
             self.platforms.append(platform)
+        if platform == "gradescope":
+            self.times |= platforms.gradescope_times(self._metadata(children))
         understood: set[Child] = set()
         for upload in platforms.uploads(platform, children, inbox.name, students, self.basenames):
             own = tuple(child for _, child in upload.children)
@@ -396,12 +404,18 @@ class _Search:
 
     def students(self, children: Sequence[Child]) -> Mapping[str, str]:
         """The ids in Gradescope's metadata, where that lies in an export of Gradescope's."""
-        metadata = [child for child in children if child.name == platforms.METADATA and not child.is_folder]
-        if not metadata or not (self.platform == "gradescope" or platforms.could_be_gradescope(children)):
+        if not (self.platform == "gradescope" or platforms.could_be_gradescope(children)):
             return {}
+        return platforms.gradescope_students(self._metadata(children))
+
+    def _metadata(self, children: Sequence[Child]) -> bytes:
+        """Gradescope's metadata; of none, what says nothing."""
+        metadata = [child for child in children if child.name == platforms.METADATA and not child.is_folder]
+        if not metadata:
+            return b"{}"
         try:
             [entry] = entries_of(metadata[0].pieces, set(), [])
-            return platforms.gradescope_students(entry.read(MAX_NESTED_BYTES))
+            return entry.read(MAX_NESTED_BYTES)
         except Refused as refusal:
             raise GradingError(f"{platforms.METADATA} {refusal}", 2) from None
 
@@ -422,8 +436,19 @@ class _Search:
             for called, child in upload.children:
                 pieces += [replace(child.pieces[0], name=called)] if called else child.pieces
             source = hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-            entries = len(upload.children)
-            handins.append(Handin(name, printable(upload.student), tuple(pieces), source, entries, note))
+            handins.append(
+                Handin(
+                    name,
+                    printable(upload.student),
+                    tuple(pieces),
+                    source,
+                    entries=len(upload.children),
+                    notes=note,
+                    platform=upload.platform,
+                    originals=tuple(child.name for _, child in upload.children) if upload.platform else (),
+                    submitted=self.times.get(upload.name, "") if upload.platform == "gradescope" else "",
+                )
+            )
         strays = [(shown_name(child.name), reason) for child, reason in self.strays.items()]
         return Inbox(sorted(handins, key=lambda handin: handin.name), sorted(strays), self.platforms)
 

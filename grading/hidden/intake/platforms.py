@@ -81,11 +81,15 @@ class Child:
 
 @dataclass(frozen=True)
 class Upload:
-    """The children that are one submission, each with the name that the student gave it."""
+    """The children that are one submission, each with the name that the student gave it.
+
+    platform: whose names they have; "" for nobody's.
+    """
 
     name: str
     student: str
     children: tuple[tuple[str, Child], ...]
+    platform: str = ""
 
 
 def is_litter(part: str) -> bool:
@@ -248,12 +252,17 @@ def uploads(
     for members in sets.values():
         student = members[0][0].student
         found += [
-            Upload(_name(group), student.removeprefix(prefix) or student, tuple(_called(*one, files) for one in group))
+            Upload(
+                _name(group),
+                student.removeprefix(prefix) or student,
+                tuple(_called(*one, files) for one in group),
+                platform,
+            )
             for group in _grouped(members, files)
         ]
     if platform == "gradescope":  # someone whose folder is not even there still gets a row
         absent = sorted(students.keys() - {child.name for child in labels})
-        found += [Upload(name, students[name], ()) for name in absent if _GRADESCOPE.fullmatch(name)]
+        found += [Upload(name, students[name], (), platform) for name in absent if _GRADESCOPE.fullmatch(name)]
     for child in children:
         if child not in labels and child.may_be_submission:
             name = child.name if child.is_folder else stem(child.name)
@@ -307,12 +316,31 @@ def stem(name: str) -> str:
     return name[: len(name) - len(ending)]
 
 
+def is_marked_late(original: str) -> bool:
+    """Whether Canvas says so in the name that it gave. A student's part of a name is lower case."""
+    match = _CANVAS.fullmatch(original)
+    return match is not None and re.match(r"LATE_|.*_LATE_", match["prefix"], re.DOTALL) is not None
+
+
 def gradescope_students(metadata: bytes) -> dict[str, str]:
     """submission -> id, from Gradescope's metadata. Raises GradingError when it cannot be read."""
+    return {name: _submitters(entry) or name for name, entry in _gradescope_entries(metadata).items()}
+
+
+def gradescope_times(metadata: bytes) -> dict[str, str]:
+    """submission -> when it was handed in, as Gradescope writes it. Raises GradingError as above."""
+    entries = _gradescope_entries(metadata).items()
+    found = {name: entry.get(":created_at") for name, entry in entries if isinstance(entry, dict)}
+    return {name: time for name, time in found.items() if isinstance(time, str)}
+
+
+@lru_cache(maxsize=1)
+def _gradescope_entries(metadata: bytes) -> dict[str, Any]:
+    """The metadata by submission."""
     loaded = _loaded(metadata)
     if not isinstance(loaded, dict):
         raise GradingError(f"{METADATA} is not Gradescope's: export again, or delete it to go on without ids", 2)
-    return {name: _submitters(entry) or name for name, entry in loaded.items() if isinstance(name, str)}
+    return {name: entry for name, entry in loaded.items() if isinstance(name, str)}
 
 
 def _submitters(entry: Any) -> str:

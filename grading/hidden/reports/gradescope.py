@@ -7,9 +7,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from grading.hidden.reports.feedback import Row, feedback, lateness, rows
+from grading.hidden.reports.feedback import Row, decision, feedback, lateness, rows
 from grading.hidden.reports.files import folder_of, write_atomically
-from grading.hidden.reports.result import FunctionResult, Result
+from grading.hidden.reports.result import TOTAL, FunctionResult, Member, Override, Result
 from grading.hidden.reports.text import MAX_MESSAGE, MAX_OUTPUT, clip, readable, short
 from grading.rubric import Rubric
 
@@ -35,12 +35,21 @@ def read_result(path: Path) -> Result | None:
     return result if _is_sound(result) else None
 
 
+def results_in(out: Path) -> dict[str, Result]:
+    """All results that a folder holds, by submission."""
+    found = ((path.parent.name, read_result(path)) for path in sorted(out.glob("*/results.json")))
+    return {name: result for name, result in found if result is not None and result.submission == name}
+
+
 _FIELDS = {
     "str": lambda value: isinstance(value, str),
     "int": lambda value: type(value) is int and abs(value) < 1e18,
     "float": lambda value: type(value) in (int, float) and abs(value) < 1e18,  # NaN is not
     "list[str]": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
-    "list[FunctionResult]": lambda value: isinstance(value, list) and all(map(_is_sound, value)),
+    **dict.fromkeys(
+        ("list[FunctionResult]", "list[Override]", "list[Member]"),
+        lambda value: isinstance(value, list) and all(map(_is_sound, value)),
+    ),
     "dict[str, list[int]]": lambda value: (
         isinstance(value, dict)
         and all(
@@ -51,7 +60,7 @@ _FIELDS = {
 }
 
 
-def _is_sound(record: Result | FunctionResult) -> bool:
+def _is_sound(record: Result | FunctionResult | Override | Member) -> bool:
     """Whether each field holds what its annotation says."""
     return all(_FIELDS[str(field.type)](getattr(record, field.name)) for field in fields(record))
 
@@ -82,7 +91,7 @@ def _storable(result: Result) -> Result:
             return readable(value)
         if isinstance(value, list):
             return [clean(item) for item in value]
-        if isinstance(value, FunctionResult):
+        if isinstance(value, (FunctionResult, Override, Member)):
             return replace(value, **{f.name: clean(getattr(value, f.name)) for f in fields(value)})
         return value
 
@@ -93,7 +102,7 @@ def _storable(result: Result) -> Result:
 def _test(row: Row, rubric: Rubric) -> dict[str, Any]:
     function, result = row.function, row.result
     return {
-        "score": result.points,
+        "score": row.points,
         "max_score": function.points,
         "status": "passed" if row.full else "failed",
         "name": f"{function.id}: {function.title}",
@@ -110,9 +119,10 @@ def _test(row: Row, rubric: Rubric) -> dict[str, Any]:
 def _explanation(row: Row) -> str:
     """What the student's page says about one function, as plain text."""
     function, result = row.function, row.result
+    lines = [decision(row.override, result.points)] if row.override else []
     if row.full:
-        return f"`{function.name}` in {function.file} is right."
-    lines = [f"`{function.name}` in {function.file}: {clip(result.problem, MAX_MESSAGE) or 'some answers are wrong'}"]
+        return "\n".join([*lines, f"`{function.name}` in {function.file} is right."])
+    lines += [f"`{function.name}` in {function.file}: {clip(result.problem, MAX_MESSAGE) or 'some answers are wrong'}"]
     lines.append(f"This looks like a known mistake: {result.hint}" if result.hint else f"Look again at {function.idea}")
     if row.groups:
         lines.append(f"Hidden checks passed: {', '.join(row.groups)}")
@@ -126,8 +136,10 @@ def _explanation(row: Row) -> str:
 def _overview(result: Result) -> str:
     """What concerns the whole submission, as plain text."""
     lines = [*result.notes]
-    if lateness(result):
-        lines.append(f"{short(result.earned)} points earned. {lateness(result)}")
+    if when := lateness(result):
+        lines.append(f"{short(result.earned)} points earned. {' '.join(when)}")
+    if mark := result.override(TOTAL):
+        lines.append(decision(mark, result.less(result.penalty)))
     if result.isolation == "process":
         lines.append("Graded without isolation.")
     if result.output:

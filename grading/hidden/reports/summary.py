@@ -10,6 +10,7 @@ import io
 import logging
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from markupsafe import Markup
 from grading.hidden.reports.concealment import MAX_SHOWN
 from grading.hidden.reports.feedback import rows
 from grading.hidden.reports.files import write_atomically
-from grading.hidden.reports.result import Result
+from grading.hidden.reports.result import Absent, Change, Result
 from grading.hidden.reports.similarity import MIN_OVERLAP, CodeIndex
 from grading.hidden.reports.text import environment
 from grading.rubric import Rubric
@@ -29,8 +30,21 @@ SLOWEST = 10
 MAX_LOOKALIKES = 100  # shown on the page; those that overlap most come first
 
 
-def write_summary(out: Path, results: list[Result], rubric: Rubric, code: CodeIndex | None = None) -> None:
-    """Write OUT/summary.html. Without `code`, nothing is compared. Raises GradingError when the disk refuses."""
+def write_summary(
+    out: Path,
+    results: list[Result],
+    rubric: Rubric,
+    code: CodeIndex | None = None,
+    *,
+    changes: Sequence[Change] = (),
+    absent: Sequence[Absent] = (),
+    strangers: Sequence[str] = (),
+) -> None:
+    """Write OUT/summary.html. Without `code`, nothing is compared. Raises GradingError when the disk refuses.
+
+    changes: marks that are others than in the last tables.  absent: who handed nothing in.
+    strangers: submissions of nobody in the roster.
+    """
     results = sorted(results, key=lambda result: result.submission)
     functions = _functions(results, rubric)
     lookalikes = [] if code is None or code.problem else code.lookalikes()
@@ -53,6 +67,9 @@ def write_summary(out: Path, results: list[Result], rubric: Rubric, code: CodeIn
             max_lookalikes=MAX_LOOKALIKES,
             max_words=MAX_SHOWN,
             min_overlap=MIN_OVERLAP,
+            changes=changes,
+            absent=absent,
+            strangers=strangers,
         )
     )
     write_atomically(out / "summary.html", page.encode("utf-8"))

@@ -8,6 +8,7 @@ page also forbids itself scripts and anything from outside. In JSON such text is
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,14 @@ def readable(text: str) -> str:
     """Text without ANSI sequences, with control and bidi characters made visible. Changes nothing a second time."""
     text = _ANSI.sub("", text.replace("\r\n", "\n"))
     return text.replace("\r", "\n").translate(_harmless())
+
+
+def no_formula(text: str) -> str:
+    """The text, with an apostrophe before what a spreadsheet would compute. Numbers stay."""
+    first = unicodedata.normalize("NFKC", text.lstrip(" \u00a0"))[:1]  # also the wide forms of these characters
+    if first not in ("=", "+", "-", "@", "\t", "\r", "\n") or not first or re.fullmatch(r"[+-]?\d+([.,]\d+)?", text):
+        return text
+    return f"'{text}"
 
 
 def clip(text: str, limit: int) -> str:
