@@ -8,12 +8,13 @@ import pytest
 
 from classroom import copy_tree, grading
 from grading import driver
-from grading.hidden.reference import check, make_cases
+from grading.hidden.reference import check, expectations, make_cases
 from grading.hidden.reference.bank import BANK
 from grading.rubric import load_rubric
 
 RUBRIC, DRIVER, JUDGE = "grading/rubric.toml", "grading/driver.py", "grading/judge.py"
 MAKE_CASES, BANK_VAE = "grading/hidden/reference/make_cases.py", "grading/hidden/reference/bank/vae.py"
+EXPECTATIONS = "grading/hidden/reference/expectations.py"
 PUBLIC, HIDDEN = "grading/cases", "grading/hidden/reference/cases"
 
 
@@ -24,6 +25,7 @@ def test_this_tree_agrees():
 def test_what_is_read_as_text_is_what_is_imported():
     assert check._calls() == driver.CALLS.keys()
     assert check._makers() == make_cases.MAKERS.keys()
+    assert check._named_in("ANSWERS", check.EXPECTATIONS) == expectations.ANSWERS.keys()
     chaffs, wheats = check._bank()
     assert chaffs == {
         id: {entry.name: entry.text for entry in BANK if entry.id == id and not entry.is_wheat}
@@ -76,6 +78,7 @@ KL = "# TODO(kl): "
         ("grading/submission.py", '"HW3/vae.py": "HW3.vae", ', "", ["grading/submission.py: FILES has HW3/d"]),
         (DRIVER, "(kl_divergence, ", "(", ["grading/driver.py has no call for kl: write `kl`", "has no call `kl_div"]),
         (MAKE_CASES, '    "kl": kl_cases,\n', "", [f"{MAKE_CASES} makes no cases of kl: write `kl_cases`"]),
+        (EXPECTATIONS, "(kl_divergence, ", "(", [f"{EXPECTATIONS} does not say what must come out of kl: write `kl`"]),
         (BANK_VAE, '@wheat("kl"', '@wheat("reparameterize"', ["has 0 right (@wheat) answers to kl, and 1 are needed"]),
         (BANK_VAE, '"kl"', '"lk"', ["0 wrong (@chaff) answers to kl, and 3", "answers to lk, which is not in"]),
         (BANK_VAE, '@chaff("kl", "this is', '@chaff("kl", f"this is', ["vae.py, line ", "of in_bits as two"]),
@@ -89,7 +92,12 @@ KL = "# TODO(kl): "
         (JUDGE, '"toy": check_toy', '"game": check_toy', ["grading/judge.py has no check `toy`"]),
         (JUDGE, '"kl", ', "", ["grading/judge.py knows no output `kl`, and refuses it: add it to GRADED_OUTPUTS"]),
         (RUBRIC, "extreme = 4 }", "extreme = 4, odd = 1 }", ["kl: the group odd has no hidden case: make one"]),
-        (RUBRIC, "single = 1, default = 2", "default = 2", ["q-sample: the group single has hidden cases: add it"]),
+        (
+            RUBRIC,
+            "single = 0.5, default = 1, c",
+            "default = 1, c",
+            ["q-sample: the group single has hidden cases: add it"],
+        ),
         (RUBRIC, '["moderate", "extreme"]', '["moderate"]', ["kl: the group extreme has public cases: add it"]),
         (f"{PUBLIC}/mistakes.json", None, "LICENSE", [f"{PUBLIC}/mistakes.json cannot be read"]),
         (RUBRIC, 'before = "train_tiny_sd.py"', 'before = "sample.py"', ["there is no {before sample.py} in it"]),

@@ -38,14 +38,14 @@ EQUAL = {
     "ddim-step": {
         "if False:": "with eta 0 the general case gives the same, as the noise has weight 0",
         "if eta == -1:": "the same; eta is not negative",
-        "direction = (1 - ab_prev - variance).sqrt()": "the difference is (1 - before)^2 now / (before (1 - now)) at eta 1, "
-        "more below it, and 0 only where before is 1 and all terms are exact: the clamp is a precaution",
+        "direction = (1 - ab_prev - variance).sqrt()": "a precaution: the difference is (1 - before)^2 now / (before "
+        "(1 - now)) at eta 1, more below it, and 0 only where before is 1 and every term is exact",
         "direction = (1 - ab_prev - variance).clamp(min=-1).sqrt()": "the same",
     },
     "conditioning": {
         "return self.denoise(x, self.embed_time(t) - self.cond_proj(cond))": "any fusion will do",
         "return self.denoise(x, self.embed_time(t) * self.cond_proj(cond))": "any fusion will do",
-        "return self.denoise(x, self.embed_time((t - 1).clamp(min=0)) + self.cond_proj(cond))": "any embedding will do",
+        "return self.denoise(x, self.embed_time((t - 1).clamp(min=0)) + self.cond_proj(cond))": "any embedding, too",
     },
 }
 # The last argument gives rank, shape and dtype only, in which all that could stand there are alike.

@@ -39,7 +39,7 @@ REGION = f"""\
 CALL = """\
 def predict_eps(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
     diffusion = make_diffusion(submission, params, standins)
-    return {"eps": _call(submission.method(diffusion, "predict_eps"), x["x_t"], x["t"], x["x0"])}
+    return {"eps": _called(params, submission.method(diffusion, "predict_eps"), x["x_t"], x["t"], x["x0"])}
 
 
 """
@@ -50,15 +50,20 @@ def predict_eps(s: Schedule, x_t: Array, t: Array, x0: Array) -> Array:
     bar = s.bar(t, x_t)
     return (x_t - np.sqrt(bar) * x0) / np.sqrt(1 - bar)
 '''
+ANSWER = """\
+def predict_eps(case: Case) -> Answer:
+    s, x = Schedule.of(case.params), case.inputs
+    return {"eps": ref.predict_eps(s, x["x_t"], x["t"], x["x0"])}, {}
+
+
+"""
 MAKER = """\
 def predict_eps_cases(draw: Draw, side: Side) -> Iterator[Case]:
     for name, shape, dtype, which in side.layouts:
         if which == "hostile":
             s = side.basic.hostile
-            x_t, t, x0 = draw.normal(*shape), draw.t(shape[0], s.timesteps), draw.normal(*shape)
-            expected = {"eps": ref.predict_eps(s, x_t, t, x0)}
-            inputs = _cast(dtype, x_t=x_t, t=t, x0=x0)
-            yield Case("predict-eps", name, "predict_eps", "value", s.params(), inputs, expected, HOSTILE_TOLERANCE)
+            inputs = _cast(dtype, x_t=draw.normal(*shape), t=draw.t(shape[0], s), x0=draw.normal(*shape))
+            yield Case("predict-eps", name, "predict_eps", "value", s.params(), inputs, tolerance=HOSTILE_TOLERANCE)
 
 
 """
@@ -140,6 +145,8 @@ def call(copy: Copy) -> str:
 
 def cases(copy: Copy) -> str:
     copy.append(f"{HIDDEN}/formulas.py", FORMULA)
+    copy.edit(f"{HIDDEN}/expectations.py", "def q_posterior(", ANSWER + "def q_posterior(")
+    copy.edit(f"{HIDDEN}/expectations.py", "*(q_sample, predict_x0, ", "*(q_sample, predict_x0, predict_eps, ")
     copy.edit(f"{HIDDEN}/make_cases.py", "def posterior_cases(", MAKER + "def posterior_cases(")
     last = '    "samplers": sampler_cases,\n'
     copy.edit(f"{HIDDEN}/make_cases.py", last, last + '    "predict-eps": predict_eps_cases,\n')

@@ -25,6 +25,7 @@ from grading.submission import FILES, ROOT
 
 DRIVER, SUBMISSION = Path("grading/driver.py"), Path("grading/submission.py")
 MAKE_CASES, BANK = Path("grading/hidden/reference/make_cases.py"), Path("grading/hidden/reference/bank")
+EXPECTATIONS = Path("grading/hidden/reference/expectations.py")
 
 UNGRADED = {"samplers"}  # cases of no function of their own: whole samplers carry no points
 FEWEST_CHAFFS, FEWEST_WHEATS = 3, 1  # a check that has met fewer answers is itself unchecked
@@ -68,7 +69,7 @@ def _needed(rubric: Rubric) -> list[str]:
         return [
             *_code(rubric),
             *_driver(rubric, calls),
-            *_recipes(rubric, _makers()),
+            *_recipes(rubric, _makers(), _named_in("ANSWERS", EXPECTATIONS)),
             *_answers(rubric, chaffs, wheats),
             *_cases(rubric, calls, chaffs),
             *_hints(rubric, chaffs),
@@ -112,11 +113,14 @@ def _driver(rubric: Rubric, calls: set[str]) -> Iterator[str]:
             yield f"{DRIVER} has no call for {function.id}: {what}"
 
 
-def _recipes(rubric: Rubric, makers: set[str]) -> Iterator[str]:
+def _recipes(rubric: Rubric, makers: set[str], answers: set[str]) -> Iterator[str]:
     for function in rubric.functions.values():
         if function.id not in makers:
             what = f"write `{_identifier(function)}_cases`, its formula in formulas.py, and add it to MAKERS"
             yield f"{MAKE_CASES} makes no cases of {function.id}: {what}"
+        if not {function.name.rpartition(".")[2], _identifier(function)} & answers:
+            what = f"write `{_identifier(function)}` as the others there are written, and add it to ANSWERS"
+            yield f"{EXPECTATIONS} does not say what must come out of {function.id}: {what}"
     for id in sorted(makers - rubric.functions.keys() - UNGRADED):
         yield f"{MAKE_CASES}: MAKERS has {id}, which is not in the rubric: add it there, or take it out of MAKERS"
 
@@ -204,8 +208,13 @@ def _identifier(function: Function) -> str:
 
 def _calls() -> set[str]:
     """The calls that the driver knows, by name."""
-    tree = _parse(DRIVER)
-    named = {node.id for node in ast.walk(_value(tree, "CALLS", DRIVER)) if isinstance(node, ast.Name)}
+    return _named_in("CALLS", DRIVER)
+
+
+def _named_in(table: str, file: Path) -> set[str]:
+    """The functions of a module that a table in it names."""
+    tree = _parse(file)
+    named = {node.id for node in ast.walk(_value(tree, table, file)) if isinstance(node, ast.Name)}
     return named & {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 

@@ -71,7 +71,8 @@ def _run(args: argparse.Namespace) -> int:
         changed = list(differences(made, args.check, args.isolation))
         if changed:
             print("\n".join(changed))
-            print(f"{len(changed)} points differ: nothing was written", file=sys.stderr)
+            places = f"{len(changed)} place{'s' * (len(changed) != 1)}"
+            print(f"points differ in {places}: nothing was written", file=sys.stderr)
             return 1
         print("every submission keeps its points")
     for line in write(made, HIDDEN):
