@@ -308,6 +308,13 @@ def test_a_zip_of_many_members_costs_itself_only(tmp_path, monkeypatch):
     assert read_zip(tmp_path, most).files == GOOD
 
 
+def test_of_many_links_three_are_named(tmp_path):
+    contents = read_zip(tmp_path, zip_of(300, lambda i: info(f"{i}/HW3", S_IFLNK | 0o777)))
+    assert "0/HW3 is a link, which is not followed." in contents.notes
+    assert "297 more that are called HW3 are no folders either." in contents.notes
+    assert len(contents.notes) == 3 + 3 + 1
+
+
 HOSTILE_ARCHIVES = {
     "links": lambda i: info(f"{i:x}/HW3", S_IFLNK | 0o777),
     "links of other cases": lambda i: info(f"{i:x}/hw3", S_IFLNK | 0o777),

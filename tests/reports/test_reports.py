@@ -730,6 +730,12 @@ def test_the_banks_code_in_a_string_is_listed():
     assert {"exec", "b85decode", "zlib"} <= {word for _, word in file.words}
 
 
+def test_what_the_handout_says_itself_is_not_listed():
+    found = CodeIndex({"HW3/vae.py": b"import zlib\nx = eval\n"})
+    found.add("ada", {"HW3/vae.py": b"import zlib\nimport lzma\nx = eval\n"})
+    assert [file.words for file in found.concealing] == [[(2, "lzma")]]
+
+
 def test_right_solutions_and_the_handout_hide_nothing():
     rng = random.Random(3)
     assert index(handout=handout(), **{f"s{i}": solution(rng) for i in range(20)}).concealing == []
