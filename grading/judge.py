@@ -109,7 +109,8 @@ def _gate(case: Case, result: Arrays) -> Problem | None:
                 f"values of `{name}` are NaN or infinite",
             )
         if name in GRADED_OUTPUTS and value.dtype != dtype:
-            return Problem(f"`{name}` is {value.dtype} where the input is {dtype}; keep the dtype")
+            text = f"`{name}` is {value.dtype} where the input is {dtype}; keep the dtype"
+            return Problem(text, f"`{name}` has another dtype than the input; keep the dtype")
     return None
 
 

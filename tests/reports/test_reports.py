@@ -200,7 +200,7 @@ def test_results_json_comes_last(tmp_path, monkeypatch):
 
 def test_nan_is_refused(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
-        write_result(tmp_path, make(seconds=float("nan")), RUBRIC)
+        write_result(tmp_path, make(penalty=float("nan")), RUBRIC)
     assert not (tmp_path / "ada" / "results.json").exists()
 
 

@@ -1,9 +1,9 @@
-"""Grades one submission: the hidden cases, one call at a time, in as many workers as it takes.
+"""Grades one submission: the public and then the hidden cases, one call at a time, in as many workers as it takes.
 
 What may be shown to a student is decided here. The submission sees hidden inputs, so from the first hidden call on
 nothing that comes out of it is passed on: neither what it prints nor what its exceptions say. What is shown is what it
-printed on import, before it saw any, the judge's own words, and the first public check that fails, which a fresh worker
-computes that has seen public inputs only.
+printed on import and the first public check of each function that fails, both from before, and of the hidden cases
+which are passed, with one sentence for each function, out of those that stand in `judge.py` and here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,37 @@ from grading.hidden.sandbox.workers import Failed, WorkerLost, Zygote
 from grading.judge import Verdict, device_case, device_note, run_and_judge
 from grading.rubric import Function, Rubric, score
 from grading.submission import SubmissionError
+
+# What is said of a hidden call, whatever the submission says. Each name and each sentence more is a bit more that a
+# submission can tell about hidden inputs; tests/engine/test_told.py counts them all.
+EXCEPTIONS = frozenset(
+    [
+        "AssertionError",
+        "AttributeError",
+        "ImportError",
+        "IndexError",
+        "KeyError",
+        "ModuleNotFoundError",
+        "NameError",
+        "NotImplementedError",
+        "OverflowError",
+        "RecursionError",
+        "RuntimeError",
+        "TypeError",
+        "UnboundLocalError",
+        "ValueError",
+        "ZeroDivisionError",
+    ]
+)
+LOST = {
+    "timeout": "no answer in time: is there a loop that does not end?",
+    "crash": "the process ended in the call",
+    "killed": "the system ended the process: does it need too much memory?",
+    "disk": "too many or too large files were written",
+    "refused": "too many system calls were made that are not allowed",
+    "protocol": "the process sent something else than an answer",
+}
+SPENT = "the time for one submission is used up"
 
 
 @dataclass
@@ -44,6 +75,17 @@ class Found:
     output_dropped: int = 0
 
 
+@dataclass
+class Public:
+    """What the public checks of one function may add: of the first that failed, what it says and the line in which it
+    raised (0 if it did not), or, if all were passed, a note.
+    """
+
+    text: str = ""
+    line: int = 0
+    note: str = ""
+
+
 def grade_submission(exam: Exam, zygote: Zygote, slot: int, files: dict[str, bytes]) -> Found:
     """Grade the files of one submission, named in the order in which they are imported.
 
@@ -52,36 +94,65 @@ def grade_submission(exam: Exam, zygote: Zygote, slot: int, files: dict[str, byt
     session = Session(zygote, slot, files, exam.timeout)
     try:
         session.load_all()
-        functions = [_grade_function(exam, session, function) for function in exam.rubric.functions.values()]
+        public = _public_checks(exam, session)  # all of them before the first hidden one
+        functions = [_grade_function(exam, session, f, public[f.id]) for f in exam.rubric.functions.values()]
     finally:
         session.close()
-    unclear = [result for result in functions if result.points < result.possible and not result.public]
-    explainer = Session(zygote, slot, files, exam.timeout)
-    try:
-        for result in unclear:
-            if result.id not in session.lost_in:
-                result.public = _explain(exam, explainer, exam.rubric.functions[result.id])
-    finally:
-        explainer.close()
     return Found(functions, session.statuses(), session.events, session.output, session.dropped)
 
 
-def _grade_function(exam: Exam, session: Session, function: Function) -> FunctionResult:
+def _public_checks(exam: Exam, session: Session) -> dict[str, Public]:
+    """What the first public check that fails says, as `pytest grading/` would, for each id."""
+    found = {id: Public() for id in exam.rubric.functions}
+    try:
+        for id, function in exam.rubric.functions.items():
+            session.begin(function, hidden=False)
+            found[id] = _first_that_fails(exam, session, function)
+    except BudgetSpent:  # in the events; the hidden cases have their own time
+        pass
+    return found
+
+
+def _first_that_fails(exam: Exam, session: Session, function: Function) -> Public:
+    for case in _one_of_each_group(exam.public[function.id]):
+        line = 0
+        try:
+            verdict = run_and_judge(session.run, case)
+        except (WorkerLost, Unloadable) as error:
+            verdict = Verdict(False, str(error))
+        except Failed as error:
+            line = error.line
+            verdict = Verdict(False, error.text + _where(error, session.file, line))
+        if not verdict.passed:
+            return Public(message(function, case, verdict, exam.mistakes), line)
+    return Public(note=_device_note(session, device_case(exam.public[function.id])))
+
+
+def _one_of_each_group(cases: list[Case]) -> list[Case]:
+    """The public cases that are worth their time, which a right submission spends as well.
+
+    They fail for all of the bank's mistakes but one. The short training is not among them: it takes as long as all
+    others together, and says what the hidden one says, with numbers.
+    """
+    first = {case.group: case for case in reversed(cases) if case.check != "toy"}
+    return [case for case in cases if first.get(case.group) is case]
+
+
+def _grade_function(exam: Exam, session: Session, function: Function, public: Public) -> FunctionResult:
     """The hidden cases of one id."""
     result = FunctionResult(function.id, 0.0, function.points)
     begin = time.monotonic()
     verdicts: list[tuple[str, Verdict]] = []
-    session.begin(function)
-    note = _device_note(exam, session, function)  # before anything hidden is sent: what it says is nothing of that
+    session.begin(function, hidden=True)
     for case in exam.hidden[function.id]:
-        verdicts.append((case.group, _judge(session, case, hidden=True)))
+        verdicts.append((case.group, _judge_hidden(session, case, public)))
     for group, verdict in verdicts:
         counts = result.groups.setdefault(group, [0, 0])
         counts[0] += verdict.passed
         counts[1] += 1
     result.points = score(function, ((group, verdict.passed) for group, verdict in verdicts))
     failed = [(group, verdict) for group, verdict in verdicts if not verdict.passed]
-    result.note = "" if failed else note
+    result.note = "" if failed else public.note
     if failed:
         known = Counter(verdict.mistake for _, verdict in failed if verdict.mistake)
         result.mistake = known.most_common(1)[0][0] if known else ""
@@ -92,39 +163,39 @@ def _grade_function(exam: Exam, session: Session, function: Function) -> Functio
         if group == function.gate:
             result.problem += f" (the other checks of this function count once `{group}` is passed)"
     result.public = session.broken.get(function.file, "")
+    if result.points < result.possible and function.id not in session.lost_in:
+        result.public = result.public or public.text
     result.seconds = time.monotonic() - begin
     return result
 
 
-def _device_note(exam: Exam, session: Session, function: Function) -> str:
-    """What a function forgets that only a GPU would show, from one public case that it passes."""
-    case = device_case(exam.public[function.id])
-    if not _judge(session, case, hidden=False).passed:
-        return ""
+def _device_note(session: Session, case: Case) -> str:
+    """What a function forgets that only a GPU would show, from a public case that it has passed."""
     try:
         return device_note(session.run, case)
-    except (WorkerLost, BudgetSpent, Unloadable, Failed, SubmissionError):
+    except (WorkerLost, Unloadable, Failed, SubmissionError):
         return ""
 
 
-def _explain(exam: Exam, session: Session, function: Function) -> str:
-    """What the first public check that fails says, as `pytest grading/` would."""
-    session.begin(function)
-    for case in exam.public[function.id]:
-        verdict = _judge(session, case, hidden=False)
-        if not verdict.passed:
-            return message(function, case, verdict, exam.mistakes)
-    return ""
-
-
-def _judge(session: Session, case: Case, *, hidden: bool) -> Verdict:
-    """The verdict on one case; losing the worker, or an exception, is one as well."""
+def _judge_hidden(session: Session, case: Case, public: Public) -> Verdict:
+    """The verdict on one hidden case, in our own words; losing the worker, or an exception, is one as well."""
     try:
         return run_and_judge(session.run, case)
-    except (WorkerLost, BudgetSpent, Unloadable) as error:
-        return Verdict(False, str(error), discreet=str(error))
+    except WorkerLost as error:
+        said = LOST[error.reason]
+    except BudgetSpent:
+        said = SPENT
+    except Unloadable as error:
+        said = str(error)
     except Failed as error:
-        where = f" in line {error.line} of {session.file}" if error.line > 0 else ""
-        where += f" ({PACKAGES})" if error.type == "ModuleNotFoundError" else ""
-        discreet = "not written yet" if error.type == "NotImplementedError" else f"raises {error.type}{where}"
-        return Verdict(False, discreet if hidden else f"{error.text}{where}", discreet=discreet)
+        name = error.type if error.type in EXCEPTIONS else "an exception"
+        # The line is told where a public check has told it already.
+        said = f"raises {name}{_where(error, session.file, error.line if error.line == public.line else 0)}"
+        if name == "NotImplementedError":
+            said = "not written yet"
+    return Verdict(False, said, discreet=said)
+
+
+def _where(error: Failed, file: str, line: int) -> str:
+    where = f" in line {line} of {file}" if line > 0 else ""
+    return where + (f" ({PACKAGES})" if error.type == "ModuleNotFoundError" else "")

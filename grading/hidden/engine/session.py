@@ -14,13 +14,14 @@ from grading.submission import SubmissionError
 
 TRIES = 3  # for a worker that the system killed, which is nobody's fault until it happens again
 CALLS_PER_SUBMISSION = 6  # a submission has the time of this many calls that run into their limit
+PUBLIC_CALLS = 4  # of the time of one such call, which all public checks have together, each has one part in so many
 
 # Said of an import that finds nothing.
 PACKAGES = "grading has the assignment's files and the packages of requirements.txt with what they need, no others"
 
 
 class BudgetSpent(Exception):
-    """The submission has used up its time."""
+    """The submission has used up its time, or that of the public checks."""
 
 
 class Unloadable(Exception):
@@ -30,9 +31,12 @@ class Unloadable(Exception):
 class Session:
     """The calls of one submission, made by workers, which are replaced when they are lost.
 
+    First come the imports, then the public checks, then the hidden ones. Time for them runs while a worker is there.
+
     files: path -> content, in the order of their imports.  timeout: seconds for one call.
     broken: file -> why it cannot be imported, in one sentence that the submission may have written.
-    lost_in: the ids in which a worker was lost.
+    output, dropped: what the imports printed, and how many bytes more that were not kept.
+    lost_in: the ids in whose hidden checks a worker was lost.
     """
 
     def __init__(self, zygote: Zygote, slot: int, files: dict[str, bytes], timeout: float) -> None:
@@ -40,7 +44,9 @@ class Session:
         self._budget = CALLS_PER_SUBMISSION * timeout
         self._worker: Worker | None = None
         self._loaded: set[str] = set()  # by the worker that runs
-        self._end: float | None = None  # unknown until a worker is up
+        self._end = time.monotonic() + self._budget
+        self._public_end = 0.0
+        self._hidden = False  # whether the submission has been sent a hidden input
         self._id = ""
         self._given_up: dict[bool, Exception] = {}  # with stand-ins or without -> why not again in this id
         self._refused: set[str] = set()
@@ -52,7 +58,7 @@ class Session:
         self.output, self.dropped = "", 0
 
     def load_all(self) -> None:
-        """Import every file before any hidden input is sent; what is printed until then may be shown."""
+        """Import every file before any input is sent; what is printed until then may be shown."""
         printed = []
         for file in self._files:
             self.file = file
@@ -60,9 +66,10 @@ class Session:
                 self._load()
             printed.append(self._take_output())
         self.output = "".join(printed)
+        self._public_end = time.monotonic() + self._timeout
 
     def _take_output(self) -> str:
-        """What an import printed. From the first hidden call on, not even how much is printed is told."""
+        """What an import printed. From the first call on, not even how much is printed is told."""
         if self._worker is None:
             return ""
         try:
@@ -75,9 +82,10 @@ class Session:
         self._worker.dropped = 0
         return output
 
-    def begin(self, function: Function) -> None:
-        """From here on, calls are about this function."""
-        self._id, self.file = function.id, function.file
+    def begin(self, function: Function, *, hidden: bool) -> None:
+        """From here on, calls are about this function. No public check comes after a hidden one."""
+        assert hidden or not self._hidden, "what a submission says after it has seen hidden inputs may not be shown"
+        self._id, self.file, self._hidden = function.id, function.file, hidden
         self._given_up = {}
 
     def run(self, call: str, params: dict[str, Any], arrays: Arrays, standins: dict | None = None) -> Arrays:
@@ -97,9 +105,13 @@ class Session:
                 raise SubmissionError(error.text) from None
             raise
         except (WorkerLost, BudgetSpent) as error:
-            self._given_up[with_standins] = error
-            self.lost_in.add(self._id)
-            self._note(error, self._id)
+            if self._hidden:
+                self._given_up[with_standins] = error
+                self.lost_in.add(self._id)
+                self._note(error, self._id)
+            else:
+                self._given_up = dict.fromkeys((False, True), error)
+                self.events.append(_event(error, f"the public checks of {self._id}"))
             raise
 
     def close(self) -> None:
@@ -116,25 +128,32 @@ class Session:
 
     def _request(self, header: dict[str, Any], arrays: Arrays) -> Arrays:
         for tries_left in reversed(range(TRIES)):
-            self._left()
             try:
                 if header["op"] == "call":
                     self._load()
-                return self._open().request(header, arrays, min(self._timeout, self._left()))
+                worker = self._open()
+                return worker.request(header, arrays, self._seconds(header["op"]))
             except WorkerLost as error:
                 self._forget()
                 if error.reason == "start" and tries_left == 0:
                     raise GradingError(f"no worker can be started: {error}") from None
+                if error.reason == "timeout":
+                    self._seconds(header["op"])  # if it was not its own time that was over, this says so
                 if error.reason not in ("killed", "start") or tries_left == 0:
                     raise
         raise AssertionError("unreachable")
 
-    def _left(self) -> float:
-        """Seconds of the submission's time, which runs once its first worker is up. Raises BudgetSpent."""
-        left = self._budget if self._end is None else self._end - time.monotonic()
+    def _seconds(self, op: str) -> float:
+        """How long the next request may take. Raises BudgetSpent."""
+        now = time.monotonic()
+        left, seconds = self._end - now, self._timeout
         if left <= 0:
             raise BudgetSpent(f"the {self._budget:g} seconds for one submission are used up")
-        return left
+        if op == "call" and not self._hidden:
+            if self._public_end <= now:
+                raise BudgetSpent(f"the {self._timeout:g} seconds for all public checks are used up")
+            left, seconds = min(left, self._public_end - now), seconds / PUBLIC_CALLS
+        return min(left, seconds)
 
     def _load(self) -> None:
         """Import the current file in the running worker. An import that failed is not tried again."""
@@ -148,13 +167,13 @@ class Session:
         try:
             self._request({"op": "load", "file": file}, {})
         except Failed as error:
-            # In a later worker, the functions of other files may have seen hidden inputs before.
-            said = f"{error.text} ({PACKAGES})" if error.type == "ModuleNotFoundError" else error.text
-            self.broken[file] = f"{file} cannot be imported a second time" if self._id else said
+            self.broken[file] = f"{error.text} ({PACKAGES})" if error.type == "ModuleNotFoundError" else error.text
         except WorkerLost as error:
             self.broken[file] = f"{file} cannot be imported: {error}"
             self._note(error, file)
         if file in self.broken:
+            if self._hidden:  # in this worker, the functions of other files may have seen hidden inputs before
+                self.broken[file] = f"{file} cannot be imported a second time"
             raise Unloadable(f"{file} cannot be imported")
         self._loaded.add(file)
 
@@ -162,8 +181,12 @@ class Session:
         if self._worker is None:
             self._loaded = set()
             files = {file: content for file, content in self._files.items() if file not in self.broken}
-            self._worker = Worker(self._zygote, self._slot, files, int(self._budget) + 10)
-            self._end = self._end or time.monotonic() + self._budget
+            begin = time.monotonic()
+            try:
+                self._worker = Worker(self._zygote, self._slot, files, int(self._budget) + 10)
+            finally:  # nothing of the submission runs until the worker is up
+                self._end += time.monotonic() - begin
+                self._public_end += time.monotonic() - begin
         return self._worker
 
     def _forget(self) -> None:
@@ -177,6 +200,13 @@ class Session:
         self._refused |= worker.refused.keys()
 
     def _note(self, error: Exception, where: str) -> None:
-        reason = error.reason if isinstance(error, WorkerLost) else "timeout"
-        self._reasons.append(reason)
-        self.events.append(f"{reason} in {where}: {error}")
+        self._reasons.append(_reason(error))
+        self.events.append(_event(error, where))
+
+
+def _reason(error: Exception) -> str:
+    return error.reason if isinstance(error, WorkerLost) else "timeout"
+
+
+def _event(error: Exception, where: str) -> str:
+    return f"{_reason(error)} in {where}: {error}"

@@ -19,7 +19,7 @@ class FunctionResult:
 
     groups: name -> [passed, all] of its hidden cases.  problem: what is wrong, in the judge's words; "" if nothing is.
     mistake, hint: the name of the known mistake that answers the same, and the sentence about it; "" if none does.
-    public: the message of the first public check that fails, as the student's own `pytest grading/` prints it.
+    public: the message of a public check that fails, as the student's own `pytest grading/` prints it.
     note: what a right function should change all the same, in the judge's words; it costs nothing.
     """
 
