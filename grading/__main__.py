@@ -5,6 +5,7 @@ examples:
   python -m grading pack --name "Ada Lovelace"    build the zip to hand in
   python -m grading release --out handout --git   instructors: write the handout
   python -m grading grade submissions --out graded    instructors: grade what was handed in
+  python -m grading gradescope --out autograder.zip   instructors: grade on Gradescope
   python -m grading check                     instructors: is a graded function described everywhere alike?
 """
 
@@ -27,16 +28,17 @@ def main() -> int:
     todo.add_command(commands)
     pack.add_command(commands)
     if (Path(__file__).parent / "hidden" / "engine" / "command.py").is_file():
+        from grading.hidden.doors import gradescope
         from grading.hidden.engine import command as grade
         from grading.hidden.handout import release
         from grading.hidden.reference import check
         from grading.hidden.sandbox import doctor
 
-        for command in (release, grade, check, doctor):
+        for command in (release, grade, gradescope, check, doctor):
             command.add_command(commands)
     args = parser.parse_args()
     try:
-        if args.command in ("release", "grade"):
+        if args.command in ("release", "grade", "gradescope"):
             from grading.hidden.reference.check import require_agreement
 
             require_agreement()

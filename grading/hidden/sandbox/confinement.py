@@ -153,13 +153,16 @@ class Filter:
 def seccomp_filter(version: int) -> Filter:
     """The filter, compiled. version: Landlock's, which before 3 does not restrict truncation.
 
-    Raises SandboxError where pyseccomp or libseccomp is missing.
+    Raises SandboxError where pyseccomp or libseccomp is missing, and where filters are forbidden, as containers may.
     """
     try:
         import pyseccomp as seccomp
     except (ImportError, RuntimeError) as error:
         raise SandboxError(f"seccomp: {error} (pip install pyseccomp; libseccomp2 from your distribution)") from error
-    program = seccomp.SyscallFilter(seccomp.NOTIFY)
+    try:
+        program = seccomp.SyscallFilter(seccomp.NOTIFY)
+    except OSError as error:
+        raise SandboxError("seccomp: no filter can be put up here (Linux 5.0 or later, and permitted)") from error
     program.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
 
     def rule(action: int, name: str, *args: object) -> None:
@@ -218,18 +221,25 @@ class Policy:
     """What is the same for every child.
 
     filter: None for `--isolation process`: resource limits only, as far as the system has them.
+    version: of Landlock; 0 where it is not used.  apart: without Landlock, another user without any capability.
     """
 
     filter: Filter | None
     version: int = 0
+    apart: bool = False
     scopes: bool = False
     _open: list[tuple[int, bool]] = field(default_factory=list)
 
     @classmethod
-    def prepare(cls, readable: list[Path], filter: Filter | None) -> Policy:
-        """Look at the kernel, and open the files and folders that may be read. Raises SandboxError without Landlock."""
-        policy = cls(filter)
-        if filter is None:
+    def prepare(cls, readable: list[Path], filter: Filter | None, *, apart: bool = False) -> Policy:
+        """Look at the kernel, and open the files and folders that may be read. Raises SandboxError without Landlock.
+
+        apart: use no Landlock. Raises SandboxError where another user cannot read what a submission needs.
+        """
+        policy = cls(filter, apart=apart)
+        if apart:
+            _check_another_user(readable)
+        if apart or filter is None:
             return policy
         policy.version = landlock_version()
         if policy.version == 0:
@@ -248,15 +258,15 @@ class Policy:
         """
         os.setsid()
         limits = _limits(cpu_seconds)  # reads /proc, while that can be read
-        if self.filter is not None:
+        if self.filter is not None or self.apart:
             Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, this goes and not the judge
-            ruleset = self._ruleset(code, scratch)
             _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-            _syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0))
+        if self.version > 0:
+            _syscall(_RESTRICT_SELF, ctypes.c_int(self._ruleset(code, scratch)), ctypes.c_uint(0))
         os.closerange(CHANNEL + 1, 1 << 16)
         _set(limits)
-        if self.filter is not None and os.geteuid() == 0:
-            _become(FIRST_UID + slot)
+        if self.apart or (self.filter is not None and os.geteuid() == 0):
+            _become(FIRST_UID + slot, () if self.apart else (_CAP_DAC_READ_SEARCH,))
         _die_with(parent)  # after the change of user, which clears it
         if self.filter is None:
             return None
@@ -314,8 +324,11 @@ def _running_threads() -> int:
     return count
 
 
-def _become(uid: int) -> None:
-    """Become an unknown user who may read what root may: the interpreter can lie in root's own folders."""
+def _become(uid: int, capabilities: tuple[int, ...]) -> None:
+    """Become an unknown user. With _CAP_DAC_READ_SEARCH one who may read what root may, while Landlock says what.
+
+    The interpreter can lie in root's own folders.
+    """
     _prctl(_PR_SET_KEEPCAPS, 1)
     try:
         os.setgroups([])
@@ -326,9 +339,40 @@ def _become(uid: int) -> None:
             f"user: root cannot become user {uid} ({error.strerror}); run as an ordinary user"
         ) from error
     header = struct.pack("=Ii", 0x20080522, 0)
-    keep = 1 << _CAP_DAC_READ_SEARCH
+    keep = sum(1 << capability for capability in capabilities)
     if _libc.capset(header, struct.pack("=6I", keep, keep, 0, 0, 0, 0)) != 0:
         raise SandboxError("user: the other capabilities cannot be given up")
+
+
+def _check_another_user(readable: list[Path]) -> None:
+    """Raise SandboxError unless root can become a user without capabilities who can read these files and folders."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(FIRST_UID, ())
+            code = 0 if all(os.access(path, os.R_OK) for path in readable) else 2
+        except BaseException:  # whatever it is: what comes after this function is not for the child
+            code = 1
+        finally:
+            os._exit(code)
+    problems = {1: "root cannot become another user", 2: "another user cannot read the interpreter or its packages"}
+    if (code := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])) != 0:
+        raise SandboxError(f"user: {problems.get(code, 'it could not be tried')}")
+
+
+def end_all_of(slot: int) -> None:
+    """End every process of a worker's user, as root: without a filter, a submission can leave some behind.
+
+    All of them at once, so that none can start another while it is looked for.
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(FIRST_UID + slot, ())  # or raise: root may signal everybody
+            os.kill(-1, signal.SIGKILL)  # whom this user may signal, but not itself; an error if there is nobody
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
 
 
 def _die_with(parent: int) -> None:

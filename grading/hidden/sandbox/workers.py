@@ -79,14 +79,16 @@ class Failed(Exception):
 class Zygote:
     """A running zygote. Several threads may ask it for workers.
 
-    enforced: whether its children are confined. Raises ZygoteError when it cannot start, ZygoteLost when it is killed.
+    enforced: whether its children are confined.  apart: for root where there is no Landlock: they are another user
+    without capabilities, whom the permissions of files keep out, and `enforced` is about system calls alone.
+    Raises ZygoteError when it cannot start, ZygoteLost when it is killed.
     """
 
-    def __init__(self, folder: Path, *, enforced: bool) -> None:
-        self.folder, self.enforced = folder, enforced
+    def __init__(self, folder: Path, *, enforced: bool, apart: bool = False) -> None:
+        self.folder, self.enforced, self.apart = folder, enforced, apart
         self._lock = threading.Lock()
         try:
-            filter = seccomp_filter(landlock_version()) if enforced else None
+            filter = seccomp_filter(0 if apart else landlock_version()) if enforced else None
         except SandboxError as error:
             raise _no_isolation(error) from None
         self.surroundings = Surroundings(folder)
@@ -109,6 +111,7 @@ class Zygote:
         config = {
             "readable": [str(path) for path in self.surroundings.readable],
             "filter": filter and {"program": filter.program.hex(), "call": filter.call},
+            "apart": apart,
         }
         try:
             answer = self._ask(config, [])
@@ -186,7 +189,9 @@ class Worker:
         self._box = Path(tempfile.mkdtemp(dir=zygote.folder, prefix="box-"))
         self.scratch = self._box / "scratch"
         code = self._box / "code"
-        _write_box(code, self.scratch, files, slot, enforced=zygote.enforced)
+        if zygote.apart:
+            self._box.chmod(0o755)
+        _write_box(code, self.scratch, files, FIRST_UID + slot if zygote.enforced or zygote.apart else None)
         self._channel, theirs = socket.socketpair()
         self._pipe, output = os.pipe()
         self._channel.setblocking(False)
@@ -416,13 +421,13 @@ class Worker:
         shutil.rmtree(self._box, ignore_errors=True)  # without a sandbox there can be anything; it goes with the run
 
 
-def _write_box(code: Path, scratch: Path, files: dict[str, bytes], slot: int, *, enforced: bool) -> None:
-    """A folder with the submission's files, and an empty one that the worker may write to."""
+def _write_box(code: Path, scratch: Path, files: dict[str, bytes], user: int | None) -> None:
+    """A folder with the submission's files, and an empty one that the worker, as root that user, may write to."""
     code.mkdir()
     write_tree(code, files)
     scratch.mkdir()
-    if enforced and os.geteuid() == 0:
-        os.chown(scratch, FIRST_UID + slot, FIRST_UID + slot)
+    if user is not None and os.geteuid() == 0:
+        os.chown(scratch, user, user)
 
 
 def _builtin_exception(name: object) -> str:

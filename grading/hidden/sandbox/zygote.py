@@ -33,7 +33,7 @@ import torch
 torch.set_num_threads(1)
 
 from grading import driver  # noqa: E402
-from grading.hidden.sandbox.confinement import CHANNEL, Filter, Policy, SandboxError  # noqa: E402
+from grading.hidden.sandbox.confinement import CHANNEL, Filter, Policy, SandboxError, end_all_of  # noqa: E402
 from grading.hidden.sandbox.frames import FrameError, FrameReader, encode  # noqa: E402
 from grading.hidden.sandbox.pages import settle  # noqa: E402
 from grading.submission import FILES, Submission, SubmissionError, describe, execute  # noqa: E402
@@ -54,7 +54,7 @@ def main(descriptor: int) -> None:
     try:
         warm_up()
         filter = config["filter"] and Filter(bytes.fromhex(config["filter"]["program"]), config["filter"]["call"])
-        policy = Policy.prepare([Path(path) for path in config["readable"]], filter)
+        policy = Policy.prepare([Path(path) for path in config["readable"]], filter, apart=config["apart"])
     except SandboxError as error:
         _send(control, {"error": str(error)})
         return
@@ -63,11 +63,12 @@ def main(descriptor: int) -> None:
     settle()
     _send(control, {"ready": os.getpid()})
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the judge, who closes the socket
+    slots: dict[int, int] = {}  # of the children that run
     while True:
         request, descriptors = _receive(control)
         if request is None:
             return
-        _send(control, _serve(request, descriptors, policy, control))
+        _send(control, _serve(request, descriptors, policy, slots))
 
 
 def warm_up() -> None:
@@ -97,15 +98,19 @@ def warm_up() -> None:
         raise SandboxError(f"zygote: {threads} threads after warming up, where 1 can be forked")
 
 
-def _serve(request: dict[str, Any], descriptors: list[int], policy: Policy, control: socket.socket) -> dict[str, Any]:
+def _serve(request: dict[str, Any], descriptors: list[int], policy: Policy, slots: dict[int, int]) -> dict[str, Any]:
     if "reap" in request:
-        return {"status": _reap(request["reap"], kill=request["kill"])}
+        status = _reap(request["reap"], kill=request["kill"])
+        if status is not None and policy.apart:
+            end_all_of(slots.pop(request["reap"]))
+        return {"status": status}
     zygote = os.getpid()
     pid = os.fork()
     if pid == 0:
         _child(request["fork"], descriptors, policy, zygote)
     for descriptor in descriptors:
         os.close(descriptor)
+    slots[pid] = request["fork"]["slot"]
     return {"pid": pid}
 
 
