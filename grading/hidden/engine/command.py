@@ -17,6 +17,7 @@ examples:
   python -m grading grade submissions.zip --out graded --platform canvas
   python -m grading grade submissions/ --out graded --resume    go on, or grade what has changed
   python -m grading grade submissions/ --out graded --late-csv late.csv
+  python -m grading grade ada.zip --out disputed --only kl --keep
 """
 
 
@@ -47,6 +48,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
         help="auto and sandbox: confine submissions, or refuse to grade; process: only a process of their own",
     )
     add("--only", action="append", metavar="ID", help="grade this function only; may be repeated")
+    add("--keep", action="store_true", help="with --only: leave a folder in which a disputed mark can be replayed")
     add("--timeout", type=_seconds, default=10.0, help="seconds for one call (default: 10); a submission has six times")
     add("--late-csv", type=Path, help="columns `submission` or `student`, and `hours_late`; the policy is the rubric's")
     parser.set_defaults(run=_run)
@@ -67,6 +69,8 @@ def _seconds(text: str) -> float:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.keep and not args.only:
+        raise GradingError("--keep goes with --only ID: say which function is disputed", exit_code=2)
     try:
         from grading.hidden.engine import run
     except ImportError as error:
@@ -84,4 +88,5 @@ def _run(args: argparse.Namespace) -> int:
         only=args.only,
         timeout=args.timeout,
         late_csv=args.late_csv,
+        keep=args.keep,
     )

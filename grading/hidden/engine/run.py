@@ -31,6 +31,7 @@ from grading.hidden.handout.release import build
 from grading.hidden.intake.inbox import Contents, Handin, Inbox, find, listed
 from grading.hidden.reports.grades import write_grades
 from grading.hidden.reports.gradescope import read_result, write_result
+from grading.hidden.reports.keep import keep_failed
 from grading.hidden.reports.result import FunctionResult, Result
 from grading.hidden.reports.similarity import CodeIndex
 from grading.hidden.reports.summary import write_summary
@@ -56,6 +57,7 @@ def grade_inbox(
     platform: str | None = None,
     bulk: bool = False,
     replace: bool = False,
+    keep: bool = False,
 ) -> int:
     """Grade what is at `paths` and write the reports to `out`. Returns the exit code; the options are the command's."""
     exam = make_exam(only, timeout)
@@ -71,6 +73,8 @@ def grade_inbox(
         run = GradingRun(out, work, exam, isolation, late, base_fingerprint(exam, isolation, handout))
         failures = run.grade(handins, workers=workers, resume=resume, replace=replace)
         run.report(handins, handout)
+        if keep:
+            run.keep(handins, handout)
     _account(inbox, run.results, failures)
     print(f"{out / 'grades.csv'}  {out / 'summary.html'}")
     if isolation == "process":
@@ -266,6 +270,16 @@ class GradingRun:
         for handin in tqdm(handins, desc="comparing code", unit="submission", disable=None, leave=False):
             code.add(handin.name, handin.read(rubric).files)
         write_summary(self.out, results, rubric, code)
+
+    def keep(self, handins: list[Handin], handout: dict[str, bytes]) -> None:
+        """A folder for each submission that lost something, in which its instructor can replay it."""
+        for handin in handins:
+            if result := self.results.get(handin.name):
+                files = handin.read(self.exam.rubric).files
+                folder = keep_failed(self.out, result, files, self.exam.hidden, handout)
+                print(
+                    f"python {folder / 'replay.py'}" if folder else f"{handin.name}: nothing failed that could be kept"
+                )
 
     def _earlier(self, now: set[str]) -> list[Result]:
         """The results in OUT of submissions that this run was not given: one student graded again leaves the others."""
