@@ -3,7 +3,7 @@
 examples:
   python -m grading todo                      what is done and what is left
   python -m grading pack --name "Ada Lovelace"    build the zip to hand in
-  python -m grading release --out handout --git   instructors: write the handout
+  python -m grading release --out handout --push-safe   instructors: write the handout
   python -m grading grade submissions --out graded    instructors: grade what was handed in
   python -m grading gradescope --out autograder.zip   instructors: grade on Gradescope
   python -m grading check                     instructors: is a graded function described everywhere alike?

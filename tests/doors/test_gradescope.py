@@ -35,7 +35,7 @@ RUBRIC = load_rubric()
 RIGHT = {id: function.points for id, function in RUBRIC.functions.items()}
 VAE, DIFFUSION, TINY_SD = RUBRIC.submit
 FORBIDDING = Path(__file__).with_name("forbidding.py")
-SOMEBODY = FIRST_UID - 1  # a user of whom nobody has heard
+SOMEBODY = FIRST_UID - 2  # a user of whom nobody has heard
 IS_ROOT = os.geteuid() == 0
 
 METADATA = {

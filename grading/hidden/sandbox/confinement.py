@@ -35,6 +35,7 @@ FILE_SIZE = 1 << 20  # bytes of one written file
 OPEN_FILES = 128
 PROCESSES = 32  # threads of one worker, as root; of the user beyond those that run already, otherwise
 FIRST_UID = 60_100  # as root: worker i runs as user FIRST_UID + i, of which there is none
+_SWEEPER = FIRST_UID - 1  # nobody either
 
 CHANNEL = 3  # the descriptor on which a child speaks with the judge
 
@@ -58,6 +59,7 @@ _FS_RIGHTS = {
 _READ = ("read_file", "read_dir")
 _FILE_RIGHTS = ("read_file", "write_file", "truncate", "ioctl_dev", "execute")
 _WRITE = (*_READ, "write_file", "remove_file", "make_reg", "truncate")  # files only, so that it stays flat
+TRUNCATION = 3  # the first version that covers it
 _TCP = (1 << 0) | (1 << 1)  # bind, connect; version 4
 _SCOPES = (1 << 0) | (1 << 1)  # abstract sockets, signals; version 6
 
@@ -174,9 +176,9 @@ def seccomp_filter(version: int) -> Filter:
         return seccomp.Arg(at, seccomp.EQ, value)
 
     for name in _ALLOWED.split():
-        if version >= 3 or name not in ("open", "openat"):
+        if version >= TRUNCATION or name not in ("open", "openat"):
             rule(seccomp.ALLOW, name)
-    if version < 3:
+    if version < TRUNCATION:
         for name, at in (("open", 1), ("openat", 2)):
             rule(seccomp.ALLOW, name, seccomp.Arg(at, seccomp.MASKED_EQ, _O_TRUNC, 0))
             rule(seccomp.ERRNO(errno.EPERM), name, seccomp.Arg(at, seccomp.MASKED_EQ, _O_TRUNC, _O_TRUNC))
@@ -350,7 +352,8 @@ def _check_another_user(readable: list[Path]) -> None:
     if pid == 0:
         try:
             _become(FIRST_UID, ())
-            code = 0 if all(os.access(path, os.R_OK) for path in readable) else 2
+            modes = {path: os.R_OK | (os.X_OK if os.path.isdir(path) else 0) for path in readable}
+            code = 0 if all(os.access(path, mode) for path, mode in modes.items()) else 2
         except BaseException:  # whatever it is: what comes after this function is not for the child
             code = 1
         finally:
@@ -363,13 +366,15 @@ def _check_another_user(readable: list[Path]) -> None:
 def end_all_of(slot: int) -> None:
     """End every process of a worker's user, as root: without a filter, a submission can leave some behind.
 
-    All of them at once, so that none can start another while it is looked for.
+    All of them at once, so that none can start another while it is looked for. And none can signal who does it: whom a
+    process may signal goes by its effective user, and who may signal it by its real and its saved one.
     """
     pid = os.fork()
     if pid == 0:
         try:
-            _become(FIRST_UID + slot, ())  # or raise: root may signal everybody
-            os.kill(-1, signal.SIGKILL)  # whom this user may signal, but not itself; an error if there is nobody
+            os.setgroups([])
+            os.setresuid(_SWEEPER, FIRST_UID + slot, _SWEEPER)  # or raise; no capability is left after that
+            os.kill(-1, signal.SIGKILL)  # whomever it may signal, but not itself; an error if there is nobody
         finally:
             os._exit(0)
     os.waitpid(pid, 0)

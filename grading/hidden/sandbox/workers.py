@@ -32,7 +32,13 @@ from typing import Any
 from grading.cases import Arrays
 from grading.errors import GradingError
 from grading.hidden.handout.release import write_tree
-from grading.hidden.sandbox.confinement import FIRST_UID, SandboxError, landlock_version, seccomp_filter
+from grading.hidden.sandbox.confinement import (
+    FIRST_UID,
+    TRUNCATION,
+    SandboxError,
+    landlock_version,
+    seccomp_filter,
+)
 from grading.hidden.sandbox.frames import FrameError, FrameReader, encode
 from grading.hidden.sandbox.surroundings import Surroundings
 
@@ -88,7 +94,8 @@ class Zygote:
         self.folder, self.enforced, self.apart = folder, enforced, apart
         self._lock = threading.Lock()
         try:
-            filter = seccomp_filter(0 if apart else landlock_version()) if enforced else None
+            # Apart, files are protected by their permissions, from being cut as well.
+            filter = seccomp_filter(TRUNCATION if apart else landlock_version()) if enforced else None
         except SandboxError as error:
             raise _no_isolation(error) from None
         self.surroundings = Surroundings(folder)
