@@ -3,8 +3,9 @@
 examples:
   python -m grading todo                      what is done and what is left
   python -m grading pack --name "Ada Lovelace"    build the zip to hand in
-  python -m grading release --out handout --git   instructors: write the handout
+  python -m grading release --out handout --push-safe   instructors: write the handout
   python -m grading grade submissions --out graded    instructors: grade what was handed in
+  python -m grading gradescope --out autograder.zip   instructors: grade on Gradescope
   python -m grading export graded --to canvas --roster gradebook.csv    instructors: marks for the platform
   python -m grading return graded --to canvas --out feedback.zip    instructors: pages for the students
   python -m grading check                     instructors: is a graded function described everywhere alike?
@@ -31,16 +32,17 @@ def main() -> int:
     pack.add_command(commands)
     if (Path(__file__).parent / "hidden" / "engine" / "command.py").is_file():
         from grading.hidden.doors import command as doors
+        from grading.hidden.doors import gradescope
         from grading.hidden.engine import command as grade
         from grading.hidden.handout import release
         from grading.hidden.reference import check, refresh
         from grading.hidden.sandbox import doctor
 
-        for command in (release, grade, doors, check, refresh, doctor):
+        for command in (release, grade, gradescope, doors, check, refresh, doctor):
             command.add_command(commands)
     args = parser.parse_args()
     try:
-        if args.command in ("release", "grade", "refresh"):
+        if args.command in ("release", "grade", "gradescope", "refresh"):
             from grading.hidden.reference.check import require_agreement
 
             require_agreement()

@@ -8,6 +8,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -21,7 +23,7 @@ from exploits import exploits
 from grading.hidden.engine import session
 from grading.hidden.reference.bank import BANK
 from grading.rubric import load_rubric
-from harness import assert_one_line
+from harness import assert_one_line, child_env
 
 IDS = list(load_rubric().functions)
 FULL = {id: function.points for id, function in load_rubric().functions.items()}
@@ -545,3 +547,37 @@ def test_bank_entries_become_files():
     assert files.keys() == solution().keys()
     compile(files[DIFFUSION], DIFFUSION, "exec")
     assert classroom.handout() != solution()
+
+
+# -- a disputed mark -------------------------------------------------------------------------------------------
+
+
+def test_what_failed_is_kept_to_be_replayed(tmp_path):
+    """For the instructor, who sees every number and may use a debugger."""
+    source = solution()[DIFFUSION].decode()
+    wrong = f"{source}\n\nGaussianDiffusion.predict_x0 = lambda self, x_t, t, eps: x_t - eps\n"
+    write(tmp_path / "in" / "ada", {**solution(), DIFFUSION: wrong.encode()})
+    write(tmp_path / "in" / "bob", solution())
+    command = ("grade", tmp_path / "in", "--out", tmp_path / "out", "--only", "predict-x0", "--only", "kl", "--keep")
+    result = grading(*command)
+    assert result.returncode == 0, result.stderr
+    kept = tmp_path / "out" / "ada" / "keep"
+    assert f"python {kept / 'replay.py'}" in result.stdout
+    assert "bob: nothing failed" in result.stdout
+    assert not (tmp_path / "out" / "bob" / "keep").exists()
+    assert [path.name for path in (kept / "disputed").iterdir()] == ["predict-x0.npz"]
+    assert (kept / DIFFUSION).read_text() == wrong
+    assert {path.name for path in kept.parent.iterdir()} == {"keep", "feedback.html", "results.json"}
+    for names, shown in ((), True), (("predict-x0/single",), False):
+        replay = [sys.executable, str(kept / "replay.py"), *names]
+        said = subprocess.run(replay, cwd=tmp_path, env=child_env(), capture_output=True, text=True, check=True).stdout
+        assert said.startswith("This runs the student's code as you, without a sandbox.")
+        assert "FAILED: `x0` is off by up to" in said
+        assert "-- expected x0 (" in said
+        assert "-- got x0 (" in said
+        assert "-- input eps (" in said
+        assert ("== predict-x0/hostile" in said) == shown
+    assert grading(*command).returncode == 0  # once more over the same folder
+    assert_one_line(
+        grading("grade", tmp_path / "in", "--out", tmp_path / "o", "--keep"), 2, "--keep goes with --only ID"
+    )

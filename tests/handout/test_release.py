@@ -127,6 +127,65 @@ def test_no_git_object_holds_a_hidden_file(handout):
     assert len(git(handout, "rev-list", "--all").split()) == 2
 
 
+@pytest.fixture(scope="module")
+def pushable(tmp_path_factory):
+    """What `--push-safe` writes; the solutions lie beside it."""
+    out = tmp_path_factory.mktemp("push") / "handout"
+    result = grading(ROOT, "release", "--out", out, "--push-safe")
+    assert "solutions in " in result.stdout
+    return out
+
+
+def test_push_safe_has_no_object_of_a_solution(pushable, handout, tmp_path):
+    """Whatever is pushed from there: all branches, tags, and what no branch reaches any more."""
+    assert git(pushable, "for-each-ref", "--format=%(refname)").split() == ["refs/heads/main"]
+    given = {git(handout, "rev-parse", f"main:{file}").strip() for file in git(handout, "ls-files").splitlines()}
+    listing = git(pushable, "cat-file", "--batch-check", "--batch-all-objects").splitlines()
+    assert {line.split()[0] for line in listing if line.split()[1] == "blob"} == given
+    git(tmp_path, "init", "--quiet", "--bare", "server")
+    git(pushable, "push", "--quiet", "--all", str(tmp_path / "server"))
+    assert git(tmp_path / "server", "branch", "--format=%(refname:short)").split() == ["main"]
+
+
+def test_push_safe_has_the_solutions_in_a_second_repository(pushable, handout):
+    beside = pushable.with_name("handout-solutions")
+    assert git(beside, "branch", "--list", "--format=%(refname:short)").split() == ["main", "solutions"]
+    assert git(beside, "rev-parse", "main^{tree}", "solutions^{tree}") == git(
+        handout, "rev-parse", "main^{tree}", "solutions^{tree}"
+    )
+    assert git(beside, "status", "--porcelain") == git(pushable, "status", "--porcelain") == ""
+    assert "NotImplementedError" not in (beside / "HW3" / "vae.py").read_text()
+    assert "NotImplementedError" in (pushable / "HW3" / "vae.py").read_text()
+
+
+def test_push_safe_needs_two_empty_folders(pushable, tmp_path):
+    result = grading(ROOT, "release", "--out", tmp_path / "x", "--push-safe", "--git", code=2)
+    assert "not allowed with argument" in result.stderr
+    (tmp_path / "hw3-solutions").mkdir()
+    (tmp_path / "hw3-solutions" / "mine").write_text("precious")
+    with pytest.raises(GradingError, match="hw3-solutions is not an empty folder"):
+        release(tmp_path / "hw3", push_safe=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["hw3-solutions"]
+    with pytest.raises(GradingError, match="handout is not an empty folder"):
+        release(pushable, push_safe=True)
+
+
+def test_an_object_of_a_solution_stops_push_safe(tmp_path, monkeypatch):
+    """Even one that no branch has."""
+    commit = releasing._commit
+
+    def careless(tree, message):
+        (tree / "stray.py").write_text("the answer is 42")
+        git(tree, "hash-object", "-w", "stray.py")
+        (tree / "stray.py").unlink()
+        commit(tree, message)
+
+    monkeypatch.setattr(releasing, "_commit", careless)
+    with pytest.raises(GradingError, match="leak: the repository holds 1 objects"):
+        release(tmp_path / "hw3", push_safe=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_out_must_be_empty(tmp_path):
     (tmp_path / "mine").write_text("precious")
     with pytest.raises(GradingError, match="not an empty folder"):

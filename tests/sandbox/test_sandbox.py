@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import shutil
+import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +113,47 @@ def test_it_is_not_put_up_by_halves(monkeypatch):
     with pytest.raises(SandboxError, match="Landlock"):
         Policy.prepare([], seccomp_filter(0))
     Policy.prepare([], None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can end another user's processes")
+def test_nothing_of_a_user_is_left_not_even_what_ends_everything_else(monkeypatch):
+    """Whoever is to be ended may signal all that this user has, and has the time to be first."""
+    slot, kill = 77, os.kill
+    asked, ready = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setresuid(FIRST_UID + slot, FIRST_UID + slot, FIRST_UID + slot)
+        os.write(ready, b"!")
+        while True:
+            with contextlib.suppress(OSError):
+                kill(-1, signal.SIGKILL)
+    os.read(asked, 1)
+    os.close(asked)
+    os.close(ready)
+    monkeypatch.setattr(os, "kill", lambda *args: (time.sleep(0.3), kill(*args)))
+    confinement.end_all_of(slot)
+    for _ in range(1000):
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            break
+        time.sleep(0.01)
+    else:
+        kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        pytest.fail("it is still there")
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+def test_filters_that_are_forbidden_are_told(monkeypatch):
+    """As in a container whose runtime refuses them: libseccomp then knows no such filter."""
+    import pyseccomp
+
+    def refuse(action):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(pyseccomp, "SyscallFilter", refuse)
+    with pytest.raises(SandboxError, match="no filter can be put up here"):
+        seccomp_filter(0)
 
 
 def test_doctor_tries_it():

@@ -22,6 +22,7 @@ examples:
   python -m grading grade submissions/ --out graded --scheduler tls://head:8786    on a dask cluster
   python -m grading grade submissions/ --out graded --resume --roster roster.csv --overrides overrides.csv
   python -m grading grade hw3-submissions/ --out graded --before 2026-03-01T23:59
+  python -m grading grade ada.zip --out disputed --only kl --keep
 """
 
 
@@ -52,6 +53,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
         help="auto and sandbox: confine submissions, or refuse to grade; process: only a process of their own",
     )
     add("--only", action="append", metavar="ID", help="grade this function only; may be repeated")
+    add("--keep", action="store_true", help="with --only: leave a folder in which a disputed mark can be replayed")
     add("--timeout", type=_seconds, default=10.0, help="seconds for one call (default: 10); a submission has six times")
     add(
         "--late-csv",
@@ -94,6 +96,8 @@ def _date(text: str) -> datetime:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.keep and not args.only:
+        raise GradingError("--keep goes with --only ID: say which function is disputed", exit_code=2)
     try:
         from grading.hidden.engine import run
     except ImportError as error:
@@ -116,4 +120,5 @@ def _run(args: argparse.Namespace) -> int:
         overrides=args.overrides,
         due=args.due,
         before=args.before,
+        keep=args.keep,
     )

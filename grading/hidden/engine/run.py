@@ -34,6 +34,7 @@ from grading.hidden.handout.release import build
 from grading.hidden.intake.inbox import Contents, Handin, Inbox, find, listed
 from grading.hidden.reports.grades import write_grades
 from grading.hidden.reports.gradescope import results_in, write_result
+from grading.hidden.reports.keep import keep_failed
 from grading.hidden.reports.result import Change, FunctionResult, Result
 from grading.hidden.reports.similarity import CodeIndex
 from grading.hidden.reports.summary import write_summary
@@ -59,6 +60,7 @@ def grade_inbox(
     bulk: bool = False,
     replace: bool = False,
     scheduler: str | None = None,
+    keep: bool = False,
 ) -> int:
     """Grade what is at `paths` and write the reports to `out`. Returns the exit code; the options are the command's."""
     exam = make_exam(only, timeout)
@@ -83,6 +85,8 @@ def grade_inbox(
             open_place = partial(Grader, exam, work, isolation, at_a_time=workers, unseen=unseen)
         failures = run.grade(handins, open_place, at_a_time=workers, resume=resume, replace=replace)
         run.report(handins, handout)
+        if keep:
+            run.keep(handins, handout)
     decisions.say()
     _account(inbox, run.results, failures)
     print(f"{out / 'grades.csv'}  {out / 'summary.html'}")
@@ -231,6 +235,16 @@ class GradingRun:
             code.add(handin.name, handin.read(rubric).files)
         strangers = decisions.attendance.strangers
         write_summary(self.out, results, rubric, code, changes=found, absent=absent, strangers=strangers)
+
+    def keep(self, handins: list[Handin], handout: dict[str, bytes]) -> None:
+        """A folder for each submission that lost something, in which its instructor can replay it."""
+        for handin in handins:
+            if result := self.results.get(handin.name):
+                files = handin.read(self.exam.rubric).files
+                folder = keep_failed(self.out, result, files, self.exam.hidden, handout)
+                print(
+                    f"python {folder / 'replay.py'}" if folder else f"{handin.name}: nothing failed that could be kept"
+                )
 
     def _changes(self, results: list[Result]) -> list[Change]:
         """Whose marks are others than in the last tables; written down, if there are any."""

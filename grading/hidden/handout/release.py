@@ -64,7 +64,13 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     """Register the command."""
     parser = commands.add_parser("release", help="instructors: write the handout (and its solutions branch)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; it must be new or empty")
-    parser.add_argument("--git", action="store_true", help="make it a git repository: branches main and solutions")
+    repository = parser.add_mutually_exclusive_group()
+    repository.add_argument("--git", action="store_true", help="make it a git repository: branches main and solutions")
+    repository.add_argument(
+        "--push-safe",
+        action="store_true",
+        help="make it a git repository without solutions, and OUT-solutions another one that has both branches",
+    )
     parser.add_argument("--zip", action="store_true", help="also write OUT.zip, the handout as one file")
     parser.set_defaults(run=_run)
 
@@ -72,37 +78,64 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 def _run(args: argparse.Namespace) -> int:
     rubric = load_rubric()
     note_total(rubric)
-    files = release(args.out, git=args.git, zip=args.zip)
-    what = ["handout"] + ["git branches main and solutions"] * args.git + [f"{args.out}.zip"] * args.zip
+    files = release(args.out, git=args.git, push_safe=args.push_safe, zip=args.zip)
+    what = ["handout"] + ["git branches main and solutions"] * args.git + ["git branch main"] * args.push_safe
+    what += [f"solutions in {solutions_beside(args.out)}"] * args.push_safe + [f"{args.out}.zip"] * args.zip
     print(f"{args.out}: {len(files)} files ({', '.join(what)}); no leak found")
     return 0
 
 
-def release(out: Path, *, git: bool = False, zip: bool = False, source: Path = ROOT) -> list[str]:
+def solutions_beside(out: Path) -> Path:
+    """Where `--push-safe` writes the solutions."""
+    whole = Path(os.path.abspath(out))  # `.` has no name
+    return whole.with_name(f"{whole.name}-solutions")
+
+
+def release(
+    out: Path, *, git: bool = False, push_safe: bool = False, zip: bool = False, source: Path = ROOT
+) -> list[str]:
     """Write the handout of `source` to `out`. Nothing is left there when a leak is found.
 
+    git: as a repository with the branches main and solutions.  push_safe: as one with main alone, and beside it
+    another one that has both.
     Raises GradingError when `out` is not empty, a listed file is missing, markers do not pair up, the solution
     regions are not those of the rubric, or the handout holds something that must stay.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise GradingError(f"{out} is not an empty folder: name another one, or delete it", exit_code=2)
+    for folder in (out, solutions_beside(out)) if push_safe else (out,):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise GradingError(f"{folder} is not an empty folder: name another one, or delete it", exit_code=2)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".release-") as scratch:
-        tree = Path(scratch) / "handout"
+        tree, beside = Path(scratch) / "handout", Path(scratch) / "solutions"
         handout, solved = build(source)
         check_leaks(source, handout)
         write_tree(tree, handout)
         check_leaks(source, read_tree(tree))  # what lies on the disk, not what was meant
-        if git:
-            _git_repository(tree, handout, solved)
+        if git or push_safe:
+            _git_repository(tree)
             check_leaks(source, _git_files(tree, "main"))
+        if git:
+            _add_solutions(tree, handout, solved)
+            _git(tree, "checkout", "--quiet", "main")
             _check_objects(tree, handout, solved)
+        if push_safe:
+            _check_objects(tree, handout)
+            write_tree(beside, handout)
+            _git_repository(beside)
+            _add_solutions(beside, handout, solved)
+            _check_objects(beside, handout, solved)
+            _move(beside, solutions_beside(out))
         if zip:
             _write_zip(out.with_name(out.name + ".zip"), out.name, handout)
-        if out.exists():
-            out.rmdir()
-        shutil.move(tree, out)
+        _move(tree, out)
     return sorted(handout)
+
+
+def _move(folder: Path, to: Path) -> None:
+    """Put a folder in the place of an empty one, or of none."""
+    if to.exists():
+        to.rmdir()
+    shutil.move(folder, to)
 
 
 def build(source: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
@@ -300,14 +333,17 @@ def read_tree(root: Path) -> dict[str, bytes]:
     }
 
 
-def _git_repository(tree: Path, handout: dict[str, bytes], solved: dict[str, bytes]) -> None:
-    """A fresh repository: `main` is the handout, `solutions` the same with every TODO completed."""
+def _git_repository(tree: Path) -> None:
+    """A fresh repository: `main` is the handout, which lies there."""
     _git(tree, "init", "--quiet", "--initial-branch=main", "--template=")
     _commit(tree, "The assignment")
+
+
+def _add_solutions(tree: Path, handout: dict[str, bytes], solved: dict[str, bytes]) -> None:
+    """The branch `solutions`: the handout with every TODO completed. It stays checked out."""
     _git(tree, "checkout", "--quiet", "-b", "solutions")
     write_tree(tree, {file: content for file, content in solved.items() if handout[file] != content})
     _commit(tree, "Every TODO completed")
-    _git(tree, "checkout", "--quiet", "main")
 
 
 def _commit(tree: Path, message: str) -> None:
@@ -323,7 +359,7 @@ def _git(tree: Path, *args: str) -> bytes:
         command = ["git", "-C", str(tree), "-c", "core.autocrlf=false", *args]
         return subprocess.run(command, env=env, check=True, capture_output=True).stdout
     except FileNotFoundError:
-        raise GradingError("git is not installed: leave out --git, or install it") from None
+        raise GradingError("git is not installed: leave out --git and --push-safe, or install it") from None
     except subprocess.CalledProcessError as error:
         raise GradingError(f"git {args[0]} failed: {error.stderr.decode(errors='replace').strip()}") from error
 
@@ -336,16 +372,17 @@ def _git_files(tree: Path, branch: str) -> dict[str, bytes]:
     return {name: _git(tree, "show", f"{branch}:{name}") for name in names if name}
 
 
-def _check_objects(tree: Path, handout: dict[str, bytes], solved: dict[str, bytes]) -> None:
-    """Every blob of the repository is a file of one of the two trees."""
+def _check_objects(tree: Path, *branches: dict[str, bytes]) -> None:
+    """Raise GradingError unless every blob of the repository is a file of one of its branches."""
     listing = _git(tree, "cat-file", "--batch-check", "--batch-all-objects").decode().splitlines()
     blobs = {line.split()[0] for line in listing if line.split()[1] == "blob"}
     known = {
         hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-        for content in (*handout.values(), *solved.values())
+        for files in branches
+        for content in files.values()
     }
     if blobs - known:
-        raise GradingError(f"leak: the repository holds {len(blobs - known)} objects that are in neither branch")
+        raise GradingError(f"leak: the repository holds {len(blobs - known)} objects that are in no branch")
 
 
 def _write_zip(path: Path, folder: str, files: dict[str, bytes]) -> None:

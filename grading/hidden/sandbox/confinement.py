@@ -36,6 +36,7 @@ FILE_SIZE = 128 << 10  # bytes of one written file
 OPEN_FILES = 128
 PROCESSES = 32  # threads of one worker, as root; of the user beyond those that run already, otherwise
 FIRST_UID = 60_100  # as root: the worker in seat i runs as user FIRST_UID + i, of which there is none
+_SWEEPER = FIRST_UID - 1  # nobody either
 
 CHANNEL = 3  # the descriptor on which a child speaks with the judge
 
@@ -59,6 +60,7 @@ _FS_RIGHTS = {
 _READ = ("read_file", "read_dir")
 _FILE_RIGHTS = ("read_file", "write_file", "truncate", "ioctl_dev", "execute")
 _WRITE = (*_READ, "write_file", "remove_file", "make_reg", "truncate")  # files only, so that it stays flat
+TRUNCATION = 3  # the first version that covers it
 _TCP = (1 << 0) | (1 << 1)  # bind, connect; version 4
 _SCOPES = (1 << 0) | (1 << 1)  # abstract sockets, signals; version 6
 
@@ -155,13 +157,16 @@ class Filter:
 def seccomp_filter(version: int) -> Filter:
     """The filter, compiled. version: Landlock's, which before 3 does not restrict truncation.
 
-    Raises SandboxError where pyseccomp or libseccomp is missing.
+    Raises SandboxError where pyseccomp or libseccomp is missing, and where filters are forbidden, as containers may.
     """
     try:
         import pyseccomp as seccomp
     except (ImportError, RuntimeError) as error:
         raise SandboxError(f"seccomp: {error} (pip install pyseccomp; libseccomp2 from your distribution)") from error
-    program = seccomp.SyscallFilter(seccomp.NOTIFY)
+    try:
+        program = seccomp.SyscallFilter(seccomp.NOTIFY)
+    except OSError as error:
+        raise SandboxError("seccomp: no filter can be put up here (Linux 5.0 or later, and permitted)") from error
     program.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
 
     def rule(action: int, name: str, *args: object) -> None:
@@ -179,7 +184,7 @@ def seccomp_filter(version: int) -> Filter:
         rule(seccomp.ALLOW, name)
     # What creates a file gets no rule, so the judge is asked: O_CREAT is the one way to a new inode that is left.
     nameless = os.O_TMPFILE & ~os.O_DIRECTORY  # O_TMPFILE's own bit: a file in no folder; `tempfile` does without
-    truncate = os.O_TRUNC if version < 3 else 0
+    truncate = os.O_TRUNC if version < TRUNCATION else 0
     for name, at in (("open", 1), ("openat", 2)):
         rule(seccomp.ALLOW, name, masked(at, os.O_CREAT | nameless | truncate, 0))
         rule(seccomp.ERRNO(errno.EOPNOTSUPP), name, masked(at, nameless, nameless))
@@ -257,18 +262,25 @@ class Policy:
     """What is the same for every child.
 
     filter: None for `--isolation process`: resource limits only, as far as the system has them.
+    version: of Landlock; 0 where it is not used.  as_nobody: without it, another user without any capability.
     """
 
     filter: Filter | None
     version: int = 0
+    as_nobody: bool = False
     scopes: bool = False
     _open: list[tuple[int, bool]] = field(default_factory=list)
 
     @classmethod
-    def prepare(cls, readable: list[Path], filter: Filter | None) -> Policy:
-        """Look at the kernel, and open the files and folders that may be read. Raises SandboxError without Landlock."""
-        policy = cls(filter)
-        if filter is None:
+    def prepare(cls, readable: list[Path], filter: Filter | None, *, as_nobody: bool = False) -> Policy:
+        """Look at the kernel, and open the files and folders that may be read. Raises SandboxError without Landlock.
+
+        as_nobody: use no Landlock. Raises SandboxError where another user cannot read what a submission needs.
+        """
+        policy = cls(filter, as_nobody=as_nobody)
+        if as_nobody:
+            _check_another_user(readable)
+        if as_nobody or filter is None:
             return policy
         policy.version = landlock_version()
         if policy.version == 0:
@@ -287,15 +299,15 @@ class Policy:
         """
         os.setsid()
         limits = _limits(cpu_seconds)  # reads /proc, while that can be read
-        if self.filter is not None:
+        if self.filter is not None or self.as_nobody:
             Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, this goes and not the judge
-            ruleset = self._ruleset(code, scratch)
             _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-            _syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0))
+        if self.version > 0:
+            _syscall(_RESTRICT_SELF, ctypes.c_int(self._ruleset(code, scratch)), ctypes.c_uint(0))
         os.closerange(CHANNEL + 1, 1 << 16)
         _set(limits)
-        if self.filter is not None and os.geteuid() == 0:
-            _become(FIRST_UID + seat)
+        if self.as_nobody or (self.filter is not None and os.geteuid() == 0):
+            _become(FIRST_UID + seat, () if self.as_nobody else (_CAP_DAC_READ_SEARCH,))
         _die_with(parent)  # after the change of user, which clears it
         if self.filter is None:
             return None
@@ -353,8 +365,11 @@ def _running_threads() -> int:
     return count
 
 
-def _become(uid: int) -> None:
-    """Become an unknown user who may read what root may: the interpreter can lie in root's own folders."""
+def _become(uid: int, capabilities: tuple[int, ...]) -> None:
+    """Become an unknown user. With _CAP_DAC_READ_SEARCH one who may read what root may, while Landlock says what.
+
+    The interpreter can lie in root's own folders.
+    """
     _prctl(_PR_SET_KEEPCAPS, 1)
     try:
         os.setgroups([])
@@ -365,9 +380,43 @@ def _become(uid: int) -> None:
             f"user: root cannot become user {uid} ({error.strerror}); run as an ordinary user"
         ) from error
     header = struct.pack("=Ii", 0x20080522, 0)
-    keep = 1 << _CAP_DAC_READ_SEARCH
+    keep = sum(1 << capability for capability in capabilities)
     if _libc.capset(header, struct.pack("=6I", keep, keep, 0, 0, 0, 0)) != 0:
         raise SandboxError("user: the other capabilities cannot be given up")
+
+
+def _check_another_user(readable: list[Path]) -> None:
+    """Raise SandboxError unless root can become a user without capabilities who can read these files and folders."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(FIRST_UID, ())
+            modes = {path: os.R_OK | (os.X_OK if os.path.isdir(path) else 0) for path in readable}
+            code = 0 if all(os.access(path, mode) for path, mode in modes.items()) else 2
+        except BaseException:  # whatever it is: what comes after this function is not for the child
+            code = 1
+        finally:
+            os._exit(code)
+    problems = {1: "root cannot become another user", 2: "another user cannot read the interpreter or its packages"}
+    if (code := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])) != 0:
+        raise SandboxError(f"user: {problems.get(code, 'it could not be tried')}")
+
+
+def end_all_of(seat: int) -> None:
+    """End every process of a worker's user, as root: without a filter, a submission can leave some behind.
+
+    All of them at once, so that none can start another while it is looked for. And none can signal who does it: whom a
+    process may signal goes by its effective user, and who may signal it by its real and its saved one.
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setresuid(_SWEEPER, FIRST_UID + seat, _SWEEPER)  # or raise; no capability is left after that
+            os.kill(-1, signal.SIGKILL)  # whomever it may signal, but not itself; an error if there is nobody
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
 
 
 def _die_with(parent: int) -> None:

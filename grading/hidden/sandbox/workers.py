@@ -35,7 +35,14 @@ from typing import Any
 from grading.cases import Arrays
 from grading.errors import GradingError
 from grading.hidden.handout.release import write_tree
-from grading.hidden.sandbox.confinement import FILE_SIZE, FIRST_UID, SandboxError, landlock_version, seccomp_filter
+from grading.hidden.sandbox.confinement import (
+    FILE_SIZE,
+    FIRST_UID,
+    TRUNCATION,
+    SandboxError,
+    landlock_version,
+    seccomp_filter,
+)
 from grading.hidden.sandbox.frames import FrameError, FrameReader, encode
 from grading.hidden.sandbox.surroundings import Surroundings
 
@@ -85,17 +92,20 @@ class Failed(Exception):
 class Zygote:
     """A running zygote. Several threads may ask it for workers.
 
-    enforced: whether its children are confined.  unseen: folders of which they should not even see names.
-    apart: whether that could be done. Raises ZygoteError when it cannot start, ZygoteLost when it is killed.
+    enforced: whether its children are confined.  as_nobody: for root where there is no Landlock: they are another user
+    without capabilities, whom the permissions of files keep out, and `enforced` is about system calls alone.
+    unseen: folders of which they should not even see names.  apart: whether that could be done.
+    Raises ZygoteError when it cannot start, ZygoteLost when it is killed.
     """
 
-    def __init__(self, folder: Path, *, enforced: bool, unseen: Sequence[Path] = ()) -> None:
-        self.folder, self.enforced = folder, enforced
+    def __init__(self, folder: Path, *, enforced: bool, as_nobody: bool = False, unseen: Sequence[Path] = ()) -> None:
+        self.folder, self.enforced, self.as_nobody = folder, enforced, as_nobody
         self._lock = threading.Lock()
         self._seats, self._taken = threading.Condition(), set[int]()
         self._reapers = set[threading.Thread]()
         try:
-            filter = seccomp_filter(landlock_version()) if enforced else None
+            # From nobody, files are protected by their permissions, from being cut as well.
+            filter = seccomp_filter(TRUNCATION if as_nobody else landlock_version()) if enforced else None
         except SandboxError as error:
             raise _no_isolation(error) from None
         self.surroundings = Surroundings(folder)
@@ -119,6 +129,7 @@ class Zygote:
             "readable": [str(path) for path in self.surroundings.readable],
             "unseen": [str(path) for path in self.surroundings.dispensable(unseen)],
             "filter": filter and {"program": filter.program.hex(), "call": filter.call},
+            "as_nobody": as_nobody,
         }
         try:
             answer = self._ask(config, [])
@@ -267,7 +278,8 @@ class Worker:
         os.set_blocking(self._pipe, False)
         request = {"seat": seat, "code": str(code), "scratch": str(scratch), "cpu_seconds": cpu_seconds}
         try:
-            _write_box(code, scratch, files, seat, enforced=zygote.enforced)
+            user = FIRST_UID + seat if zygote.enforced or zygote.as_nobody else None
+            _write_box(code, scratch, files, user, mode=0o755 if zygote.as_nobody else 0o700)
             self.pid = zygote.ask({"fork": request}, [theirs.fileno(), output])["pid"]
         except BaseException:
             self.close()
@@ -475,14 +487,18 @@ class Worker:
         return WorkerLost(reason, detail)
 
 
-def _write_box(code: Path, scratch: Path, files: dict[str, bytes], seat: int, *, enforced: bool) -> None:
-    """A folder with the submission's files, and an empty one that the worker may write to."""
+def _write_box(code: Path, scratch: Path, files: dict[str, bytes], user: int | None, *, mode: int) -> None:
+    """A folder with the submission's files, and an empty one that the worker, as root that user, may write to.
+
+    mode: of the folder around both.
+    """
     code.parent.mkdir(mode=0o700)
+    code.parent.chmod(mode)
     code.mkdir()
     write_tree(code, files)
     scratch.mkdir()
-    if enforced and os.geteuid() == 0:
-        os.chown(scratch, FIRST_UID + seat, FIRST_UID + seat)
+    if user is not None and os.geteuid() == 0:
+        os.chown(scratch, user, user)
 
 
 def _builtin_exception(name: object) -> str:

@@ -4,7 +4,7 @@ It is started as a process of its own and never forked from the judge, so its me
 Per child the judge sends two descriptors: a channel, on which judge and child exchange frames, and the write end of a
 pipe that takes what the submission prints.
 
-    judge -> zygote   {"readable", "unseen", "filter"}                                       -> {"ready", "apart"}
+    judge -> zygote   {"readable", "unseen", "filter", "as_nobody"}                          -> {"ready", "apart"}
                       {"fork": {"seat", "code", "scratch", "cpu_seconds"}} + descriptors     -> {"pid"}
                       {"kill": pid}                                                          -> {}
                       {"reap": pid}                                                          -> {"status"}
@@ -35,7 +35,14 @@ import torch
 torch.set_num_threads(1)
 
 from grading import driver  # noqa: E402
-from grading.hidden.sandbox.confinement import CHANNEL, Filter, Policy, SandboxError, set_apart  # noqa: E402
+from grading.hidden.sandbox.confinement import (  # noqa: E402
+    CHANNEL,
+    Filter,
+    Policy,
+    SandboxError,
+    end_all_of,
+    set_apart,
+)
 from grading.hidden.sandbox.frames import FrameError, FrameReader, encode  # noqa: E402
 from grading.hidden.sandbox.pages import settle  # noqa: E402
 from grading.submission import FILES, Submission, SubmissionError, describe, execute  # noqa: E402
@@ -57,7 +64,7 @@ def main(descriptor: int) -> None:
     try:
         warm_up()
         filter = config["filter"] and Filter(bytes.fromhex(config["filter"]["program"]), config["filter"]["call"])
-        policy = Policy.prepare([Path(path) for path in config["readable"]], filter)
+        policy = Policy.prepare([Path(path) for path in config["readable"]], filter, as_nobody=config["as_nobody"])
     except SandboxError as error:
         _send(control, {"error": str(error)})
         return
@@ -66,11 +73,12 @@ def main(descriptor: int) -> None:
     settle()
     _send(control, {"ready": os.getpid(), "apart": apart})
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the judge, who closes the socket
+    seats: dict[int, int] = {}  # of the children that run
     while True:
         request, descriptors = _receive(control)
         if request is None:
             return
-        _send(control, _serve(request, descriptors, policy, control))
+        _send(control, _serve(request, descriptors, policy, seats))
 
 
 def warm_up() -> None:
@@ -100,18 +108,22 @@ def warm_up() -> None:
         raise SandboxError(f"zygote: {threads} threads after warming up, where 1 can be forked")
 
 
-def _serve(request: dict[str, Any], descriptors: list[int], policy: Policy, control: socket.socket) -> dict[str, Any]:
+def _serve(request: dict[str, Any], descriptors: list[int], policy: Policy, seats: dict[int, int]) -> dict[str, Any]:
     if "kill" in request:
         os.kill(request["kill"], signal.SIGKILL)
         return {}
     if "reap" in request:
-        return {"status": _reap(request["reap"])}
+        status = _reap(request["reap"])
+        if status is not None and policy.as_nobody:
+            end_all_of(seats.pop(request["reap"]))
+        return {"status": status}
     zygote = os.getpid()
     pid = os.fork()
     if pid == 0:
         _child(request["fork"], descriptors, policy, zygote)
     for descriptor in descriptors:
         os.close(descriptor)
+    seats[pid] = request["fork"]["seat"]
     return {"pid": pid}
 
 
