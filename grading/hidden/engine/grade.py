@@ -52,7 +52,10 @@ def grade_submission(exam: Exam, zygote: Zygote, slot: int, files: dict[str, byt
     session = Session(zygote, slot, files, exam.timeout)
     try:
         session.load_all()
-        functions = [_grade_function(exam, session, function) for function in exam.rubric.functions.values()]
+        graded = exam.rubric.functions.values()
+        # Before anything hidden is sent for any function, as what comes back is shown.
+        notes = {function.id: _device_note(exam, session, function) for function in graded}
+        functions = [_grade_function(exam, session, function, notes[function.id]) for function in graded]
     finally:
         session.close()
     unclear = [result for result in functions if result.points < result.possible and not result.public]
@@ -66,13 +69,12 @@ def grade_submission(exam: Exam, zygote: Zygote, slot: int, files: dict[str, byt
     return Found(functions, session.statuses(), session.events, session.output, session.dropped)
 
 
-def _grade_function(exam: Exam, session: Session, function: Function) -> FunctionResult:
-    """The hidden cases of one id."""
+def _grade_function(exam: Exam, session: Session, function: Function, note: str) -> FunctionResult:
+    """The hidden cases of one id. note: what to say if all of them are passed."""
     result = FunctionResult(function.id, 0.0, function.points)
     begin = time.monotonic()
     verdicts: list[tuple[str, Verdict]] = []
     session.begin(function)
-    note = _device_note(exam, session, function)  # before anything hidden is sent: what it says is nothing of that
     for case in exam.hidden[function.id]:
         verdicts.append((case.group, _judge(session, case, hidden=True)))
     for group, verdict in verdicts:
@@ -97,7 +99,8 @@ def _grade_function(exam: Exam, session: Session, function: Function) -> Functio
 
 
 def _device_note(exam: Exam, session: Session, function: Function) -> str:
-    """What a function forgets that only a GPU would show, from one public case that it passes."""
+    """What a function forgets that only a GPU would show, from one public case that it passes; "" for nothing."""
+    session.begin(function)
     case = device_case(exam.public[function.id])
     if not _judge(session, case, hidden=False).passed:
         return ""

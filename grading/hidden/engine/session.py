@@ -42,7 +42,7 @@ class Session:
         self._loaded: set[str] = set()  # by the worker that runs
         self._end = time.monotonic() + self._budget
         self._id = ""
-        self._given_up: dict[bool, Exception] = {}  # with stand-ins or without -> why not again in this id
+        self._given_up: dict[tuple[str, bool], Exception] = {}  # id, with stand-ins or without -> why not again
         self._refused: set[str] = set()
         self._reasons: list[str] = []
         self.file = ""
@@ -78,13 +78,12 @@ class Session:
     def begin(self, function: Function) -> None:
         """From here on, calls are about this function."""
         self._id, self.file = function.id, function.file
-        self._given_up = {}
 
     def run(self, call: str, params: dict[str, Any], arrays: Arrays, standins: dict | None = None) -> Arrays:
         """Do one call. Raises SubmissionError, Failed, WorkerLost, BudgetSpent or Unloadable."""
-        with_standins = bool(standins)
-        if with_standins in self._given_up:  # one endless loop costs its time once
-            raise self._given_up[with_standins]
+        kind = self._id, bool(standins)
+        if kind in self._given_up:  # one endless loop costs its time once
+            raise self._given_up[kind]
         flat = dict(arrays)
         for sibling, answers in (standins or {}).items():
             for side, values in answers.items():
@@ -97,7 +96,7 @@ class Session:
                 raise SubmissionError(error.text) from None
             raise
         except (WorkerLost, BudgetSpent) as error:
-            self._given_up[with_standins] = error
+            self._given_up[kind] = error
             self.lost_in.add(self._id)
             self._note(error, self._id)
             raise
