@@ -242,7 +242,9 @@ def _noise_statistics(noise: np.ndarray) -> tuple[Arrays, list[Problem]]:
         elif not sigmas >= -SIGMAS or not _are_unrelated(slices):
             problems.append(Problem(related))
         spread = _chi_square_sigmas(np.square(slices).mean(axis=1), slices.shape[1])
-        if not np.abs(spread).max() <= np.sqrt(SIGMAS**2 + 2 * np.log(len(slices))):  # the largest of so many
+        largest = np.sqrt(SIGMAS**2 + 2 * np.log(len(slices)))  # that chance allows for so many
+        altogether = _chi_square_sigmas(np.square(spread).mean(), len(slices))
+        if not (np.abs(spread).max() <= largest and altogether <= SIGMAS):
             problems.append(Problem(uneven))
     return {"noise": np.array([mean, std, np.log1p(fourth), *np.log1p(ratios), distance])}, problems
 

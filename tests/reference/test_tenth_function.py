@@ -25,8 +25,8 @@ file = "HW3/diffusion.py"
 name = "GaussianDiffusion.predict_eps"
 before = "train_diffusion.py"
 idea = "it undoes q_sample as predict_x0 does, for the other unknown"
-weights = { hostile = 2, dtype = 1, single = 1 }
-public = ["hostile", "dtype"]
+weights = { hostile = 2, ranks = 1, dtype = 1, single = 1 }
+public = ["hostile", "ranks", "dtype"]
 """
 BODY = """\
         return (x_t - self.at(self.sqrt_alpha_bars, t, x_t) * x0) / self.at(self.sqrt_one_minus_alpha_bars, t, x_t)
@@ -203,8 +203,8 @@ def tree(tmp_path_factory):
 def test_the_checks_and_the_projects_own_tests_know_it(tree):
     copy = Copy(tree)
     out = copy.run("pytest", "grading/", "-k", "predict_eps")
-    assert re.search(r"predict-eps +5 / 5 +5/5 hidden cases", out)
-    assert re.search(r"predict-eps +5 / 5 +3/3 public cases", out)
+    assert re.search(r"predict-eps +5 / 5 +7/7 hidden cases", out)
+    assert re.search(r"predict-eps +5 / 5 +5/5 public cases", out)
     copy.run("pytest", "tests/reference/test_bank.py", "tests/reference/test_reference.py", "-k", "eps or input")
 
 

@@ -1,5 +1,6 @@
 """What a student is told: wrong kinds of answers, wrong values, known mistakes; and how points add up."""
 
+import functools
 import warnings
 from functools import partial
 
@@ -14,8 +15,8 @@ from grading import driver
 from grading.cases import PUBLIC, all_cases, load_cases, save_cases
 from grading.errors import GradingError
 from grading.feedback import message, mistakes
-from grading.hidden.reference.bank import PLACES, chaffs_of
-from grading.judge import GRADED_OUTPUTS, Verdict, judge, run_and_judge
+from grading.hidden.reference.bank import BANK, PLACES, chaffs_of
+from grading.judge import GRADED_OUTPUTS, Verdict, _noise_statistics, judge, run_and_judge
 from grading.rubric import load_rubric, score
 from grading.submission import Submission, SubmissionError
 from HW3.diffusion import GaussianDiffusion
@@ -229,3 +230,99 @@ def test_any_arrays_get_a_verdict(case):
             assert not verdict.passed
 
     fuzz()
+
+
+# -- noise that a function draws itself -------------------------------------------------------------------
+
+
+def said_of(noise: np.ndarray) -> str:
+    """The first problem with noise (calls, rows, ...); "" for none."""
+    problems = _noise_statistics(noise)[1]
+    return problems[0].text if problems else ""
+
+
+@pytest.mark.parametrize("shape", [(4, 100, 16), (4, 16, 3, 8, 8), (4, 40, 24), (4, 512, 8), (2, 200, 7), (4, 60, 80)])
+def test_standard_noise_is_right_whatever_its_seed(shape):
+    for seed in range(30):
+        assert said_of(np.random.default_rng(seed).standard_normal(shape)) == ""
+
+
+def wrong_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    z = rng.standard_normal(shape)
+    calls, rows = shape[:2]
+    half = rng.standard_normal((calls, rows // 2, *shape[2:]))
+    late = z.copy()
+    late[-1] = 0
+    one_silent = z.copy()
+    one_silent[:, :, -1] = 0
+    strong = z * np.sqrt(np.where(np.arange(rows) % 2, 1.3, 0.7)).reshape(1, -1, *[1] * (z.ndim - 2))
+    pairs = z.copy()
+    pairs[-1] = z[0]
+    return {
+        "uniform": (rng.random(shape) - 0.5) * np.sqrt(12),
+        "three values": rng.choice([-np.sqrt(3), 0, np.sqrt(3)], shape, p=[1 / 6, 2 / 3, 1 / 6]),
+        "Laplace": rng.laplace(size=shape) / np.sqrt(2),
+        "rounded": np.round(z),
+        "pairs of rows": np.concatenate([half, -half], axis=1),
+        "pairs of calls": np.concatenate([z[: calls // 2], -z[: calls // 2]]),
+        "one call repeated": pairs,
+        "one call negated": np.concatenate([z[:-1], -z[:1]]),
+        "same in every call": np.broadcast_to(z[:1], shape),
+        "a shared part of the rows": np.sqrt(0.7) * z + np.sqrt(0.3) * rng.standard_normal((calls, 1, *shape[2:])),
+        "a shared part of the calls": np.sqrt(0.7) * z + np.sqrt(0.3) * z[:1] * np.ones((calls, *[1] * (z.ndim - 1))),
+        "none in the last call": late,
+        "none in one place": one_silent,
+        "stronger in some rows": strong,
+        "a little off": z + 0.2,
+        "a little small": 0.9 * z,
+    }
+
+
+@pytest.mark.parametrize("shape", [(4, 100, 16), (4, 16, 3, 8, 8), (4, 512, 8)])
+def test_other_noise_is_not(shape):
+    wrong = wrong_noise(np.random.default_rng(0), shape)
+    assert [name for name, noise in wrong.items() if said_of(noise) == ""] == []
+
+
+def test_noise_that_is_no_number_is_not_right():
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for value in (np.nan, 1e200, 0.0):
+            assert said_of(np.full((4, 20, 5), value)) != ""
+
+
+# -- what an oversight costs ------------------------------------------------------------------------------
+
+
+def points_with(id: str, change) -> float:
+    """Hidden points of the tree's own function with its answer changed: change(answer, arguments)."""
+    file, name = PLACES[id]
+    owner, _, method = name.partition(".")
+    found = Submission().get(file, owner)
+    original = getattr(found, method) if method else found
+
+    def function(*args, **kwargs):
+        answer = original(*args, **kwargs)
+        return (
+            tuple(change(part, args, kwargs) for part in answer) if id == "posterior" else change(answer, args, kwargs)
+        )
+
+    submission = Submission(replaced={PLACES[id]: functools.wraps(original)(function)})
+    cases = [case for case in all_cases(id) if case.hidden]
+    return score(RUBRIC.functions[id], [(case.group, judged(submission, case).passed) for case in cases])
+
+
+@pytest.mark.parametrize("id", PLACES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_another_dtype_costs_more_than_a_tenth(id, dtype):
+    possible = RUBRIC.functions[id].points
+    assert points_with(id, lambda answer, args, kwargs: answer) == possible
+    assert points_with(id, lambda answer, args, kwargs: answer.to(dtype)) < 0.9 * possible - 1e-6
+
+
+@pytest.mark.parametrize("name", ["no_own_noise", "no_noise_of_its_own", "returns_the_mean"])
+def test_noise_that_is_never_drawn_costs_more_than_a_tenth(name):
+    chaff = next(entry for entry in BANK if entry.name == name)
+    cases = [case for case in all_cases(chaff.id) if case.hidden]
+    passed = [(case.group, judged(chaff.submission(), case).passed) for case in cases]
+    assert score(RUBRIC.functions[chaff.id], passed) < 0.9 * RUBRIC.functions[chaff.id].points - 1e-6
