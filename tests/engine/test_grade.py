@@ -177,7 +177,11 @@ def test_output_is_kept_escaped_and_cut(odd):
 
 
 def test_nothing_is_left_behind(odd):
-    assert sorted(path.name for path in odd.iterdir() if not path.is_dir()) == [".record.json", "grades.csv", "summary.html"]
+    assert sorted(path.name for path in odd.iterdir() if not path.is_dir()) == [
+        ".record.json",
+        "grades.csv",
+        "summary.html",
+    ]
     assert not (odd / ".work").exists()
     assert _processes_in(odd) == []
 
