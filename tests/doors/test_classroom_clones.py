@@ -125,7 +125,7 @@ def _traps(ada, marker):
     (ada / ".gitattributes").write_text("* filter=x diff=x\n")
     (ada / ".git" / "info" / "attributes").write_text("* filter=x diff=x\n")
     (ada / ".git" / "config").open("a").write(f'[include]\n\tpath = {ada}/more\n[remote "origin"]\n\tpromisor = true\n')
-    (ada / "more").write_text(f"[core]\n\tfsmonitor = {run}\n")
+    (ada / "more").write_text(f"[core]\n\tfsmonitor = {run}\n\trepositoryformatversion = 99\n")  # which git refuses
 
 
 def test_nothing_of_a_clone_is_run(clones, tmp_path):
@@ -154,6 +154,7 @@ def test_what_leads_to_anothers_work_is_refused(clones, how):
         (ada / "objects" / "info").mkdir(exist_ok=True)
         (ada / "objects" / "info" / "alternates").write_text(f"{bob}/objects\n")
     elif how in ("objects", "pack"):
+        git(bob.parent, "repack", "-adq")
         place = "objects" if how == "objects" else "objects/pack"
         shutil.rmtree(ada / place)
         (ada / place).symlink_to(bob / place)
@@ -195,10 +196,12 @@ def _tree(folder, entries):
     return done.stdout.decode().strip()
 
 
-def test_large_files_are_not_loaded(clones, monkeypatch):
+def test_large_files_are_not_loaded(clones):
     ada = clones / "hw3-ada"
-    commit(ada, -0.1, vae="x" * (RUBRIC.max_file_bytes + 1))
+    commit(ada, -0.1, vae="x" * 3 * RUBRIC.max_file_bytes)
     git(ada, "update-ref", "refs/remotes/origin/main", "HEAD")
+    [handin, _] = at_deadline(find([clones], RUBRIC).handins, DUE, clones.parent / "zips", RUBRIC)
+    assert max(piece.member.file_size for piece in handin.pieces) == RUBRIC.max_file_bytes + 1
     files, notes, _ = read(clones)["ada"]
     assert list(files) == [DIFFUSION]
     assert "is larger than" in notes
