@@ -73,13 +73,14 @@ def test_canvas_opens_what_it_calls_by_the_students_name(run, tmp_path):
         graded("c", originals=["anon_a1B2c_903_hw3.zip"]),
         graded("d", originals=["dan_14_text.html"]),
         graded("e", originals=["../e_15_904_hw3.zip"]),
+        graded("f", originals=["f\n_16_905_hw3.zip"]),
     ]
     code, found, err = run(results, "--to", "canvas")
     assert (code, list(found)) == (1, ["adal_12_901_hw3.zip", "bob_LATE_13_902_vae.py", "anon_a1B2c_903_hw3.zip"])
     with zipfile.ZipFile(io.BytesIO(found["adal_12_901_hw3.zip"])) as inner:
         assert {name: inner.read(name) for name in inner.namelist()} == {"feedback.html": page(tmp_path, "a")}
     assert found["bob_LATE_13_902_vae.py"] == page(tmp_path, "b")
-    assert err.rstrip().endswith("d, e")
+    assert err.rstrip().endswith("d, e, f")
 
 
 def test_names_from_the_download(run, tmp_path):

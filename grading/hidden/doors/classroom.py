@@ -27,7 +27,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from grading.errors import GradingError
-from grading.hidden.intake.inbox import Handin
+from grading.hidden.intake.inbox import Handin, listed
 from grading.hidden.intake.platforms import is_litter
 from grading.hidden.intake.untrusted import MAX_DEPTH, Piece, Refused, is_wanted, open_plain
 from grading.rubric import Rubric
@@ -38,6 +38,7 @@ MAX_FILES = 100  # that may be graded ones
 MAX_OBJECT_BYTES = 4 << 20
 MAX_ENTRIES = 100_000  # in the folder of objects
 MAX_MEMORY_BYTES = 2 << 30
+CLASSROOM = "classroom"  # as a platform
 SECONDS = 60  # for one clone
 _LITTLE_MEMORY = ("core.packedGitWindowSize=16m", "core.packedGitLimit=256m", "core.deltaBaseCacheLimit=64m")
 _LOST = "cannot be read: it is damaged, or takes too long"
@@ -64,22 +65,29 @@ def at_deadline(handins: Sequence[Handin], before: datetime | None, folder: Path
 
     Of a clone whose history cannot be read, what lies in the folder is graded, and with `before` nothing.
     """
-    found = []
+    found, others = [], []
     for number, handin in enumerate(handins):
         clone = _clone(handin)
+        if clone is None or not (before or handin.platform == CLASSROOM):
+            found.append(handin)
+            others.append(handin.name)
+            continue
         try:
-            found.append(_at(handin, clone, before, folder / f"{number}.zip", rubric) if clone else handin)
+            found.append(_at(replace(handin, platform=CLASSROOM), clone, before, folder / f"{number}.zip", rubric))
         except NoHistory as problem:
-            note = f"The repository's history {problem}."
-            found.append(_empty(handin, f"{note} Nothing of it is graded.") if before else handin)
+            note = f"The repository's history {problem}. Nothing of it is graded."
+            found.append(_empty(handin, note) if before else handin)
+    if before and others:
+        print(f"grading: warning: --before is for clones; graded as they are: {listed(others)}", file=sys.stderr)
     return found
 
 
 def _clone(handin: Handin) -> Path | None:
     """The folder that is a clone; None for anything else."""
-    if handin.platform != "classroom" or len(handin.pieces) != 1 or handin.pieces[0].member is not None:
+    [piece] = handin.pieces if len(handin.pieces) == 1 else [None]
+    if piece is None or piece.member is not None or piece.name or not os.path.lexists(piece.path / ".git"):
         return None
-    return handin.pieces[0].path
+    return piece.path
 
 
 def _empty(handin: Handin, note: str) -> Handin:
