@@ -27,12 +27,13 @@ def main() -> int:
     todo.add_command(commands)
     pack.add_command(commands)
     if (Path(__file__).parent / "hidden" / "engine" / "command.py").is_file():
+        from grading.hidden.doors.gradebook import command as gradebook
         from grading.hidden.engine import command as grade
         from grading.hidden.handout import release
         from grading.hidden.reference import check
         from grading.hidden.sandbox import doctor
 
-        for command in (release, grade, check, doctor):
+        for command in (release, grade, gradebook, check, doctor):
             command.add_command(commands)
     args = parser.parse_args()
     try:

@@ -1,0 +1,1 @@
+"""Where marks go: the gradebooks and platforms that courses use."""
