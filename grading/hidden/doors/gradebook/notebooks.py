@@ -50,10 +50,11 @@ def source_of(text: str, name: str) -> str | None:
     several times, the last one counts, as it does for Python.
     """
     lines, found = text.split("\n"), None
+    in_text = _in_text(text)
     around: list[tuple[int, str]] = []  # the blocks that a line lies in: indentation, name
     for number, line in enumerate(lines):
         code = line.lstrip()
-        if not code or code.startswith(_OUT_OF_LINE):
+        if not code or in_text[number] or code.startswith(_OUT_OF_LINE):
             continue
         while around and around[-1][0] >= len(line) - len(code):
             around.pop()
@@ -64,22 +65,34 @@ def source_of(text: str, name: str) -> str | None:
     if found is None:
         return None
     indent = len(lines[found]) - len(lines[found].lstrip())
-    end = found + 1
-    while end < len(lines) and _goes_on(lines[end], indent):
-        end += 1
+    last = found
+    for number in range(found + 1, len(lines)):
+        code = lines[number].lstrip()
+        width = len(lines[number]) - len(code)
+        if in_text[number] or (code and (width > indent or (width == indent and code.startswith(")")))):
+            last = number
+        elif code and not code.startswith("#"):
+            break
     while found > 0 and lines[found - 1].startswith(lines[found][:indent] + "@"):
         found -= 1
-    return "\n".join(line[indent:] for line in lines[found:end]).rstrip()
+    return "\n".join(line.removeprefix(lines[found][:indent]) for line in lines[found : last + 1])
 
 
 _OUT_OF_LINE = (")", "#")  # the end of a signature and comments may stand further left than the code around them
 
 
-def _goes_on(line: str, indent: int) -> bool:
-    """Whether a line is still in the function whose `def` is indented so far."""
-    code = line.lstrip()
-    width = len(line) - len(code)
-    return not code or width > indent or (width == indent and code.startswith(_OUT_OF_LINE))
+def _in_text(text: str) -> list[bool]:
+    """For each line, whether it begins inside a string of three quotes."""
+    found, inside = [False], ""  # inside: the quotes of a string, or the sign of a comment
+    for match in re.finditer(r"\\?\n|\\.|#|\"{3}|'{3}|[\"']", text):
+        if match[0].endswith("\n"):
+            inside = inside if len(inside) == 3 else ""
+            found.append(inside != "")
+        elif not inside:
+            inside = match[0] if match[0][0] != "\\" else ""
+        elif match[0] == inside:
+            inside = ""
+    return found
 
 
 def _shown_source(function: Function, files: dict[str, bytes] | None) -> str:

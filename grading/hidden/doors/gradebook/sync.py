@@ -129,10 +129,10 @@ def _by_student(results: list[Result], outcome: Outcome) -> dict[str, Result]:
     """Student -> result; each member of a group has the group's. Raises GradingError where a student has two."""
     rows: dict[str, list[tuple[str, Result]]] = {}
     for result in results:
-        for student in dict.fromkeys(part.strip() for part in result.student.split(";")):
-            if SAFE_ID.fullmatch(student):
-                same = unicodedata.normalize("NFC", student).casefold()  # one folder, for some file systems
-                rows.setdefault(same, []).append((student, result))
+        members = unicodedata.normalize("NFC", result.student).split(";")
+        for student in dict.fromkeys(member.strip() for member in members):
+            if SAFE_ID.fullmatch(student):  # where case does not count, `Ada` and `ada` are one folder
+                rows.setdefault(student.casefold(), []).append((student, result))
             else:
                 outcome.left_out.append(f"{readable(student) or 'nobody'} ({readable(result.submission)})")
     twice = [row for row in rows.values() if len(row) > 1]
