@@ -33,12 +33,13 @@ def main() -> int:
     if (Path(__file__).parent / "hidden" / "engine" / "command.py").is_file():
         from grading.hidden.doors import command as doors
         from grading.hidden.doors import gradescope
+        from grading.hidden.doors.gradebook import command as gradebook
         from grading.hidden.engine import command as grade
         from grading.hidden.handout import release
         from grading.hidden.reference import check, refresh
         from grading.hidden.sandbox import doctor
 
-        for command in (release, grade, gradescope, doors, check, refresh, doctor):
+        for command in (release, grade, gradescope, doors, gradebook, check, refresh, doctor):
             command.add_command(commands)
     args = parser.parse_args()
     try:

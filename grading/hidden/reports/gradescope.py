@@ -76,7 +76,7 @@ def gradescope(result: Result, rubric: Rubric) -> dict[str, Any]:
     return {
         "score": result.total,
         "execution_time": math.ceil(result.seconds),  # no specification says that it is not shown
-        "output": _overview(result),
+        "output": overview(result),
         "output_format": "text",
         "test_output_format": "text",
         "test_name_format": "text",
@@ -113,7 +113,7 @@ def _test(row: Row, rubric: Rubric) -> dict[str, Any]:
         "name": f"{function.id}: {function.title}",
         "name_format": "text",
         "number": str(row.number),
-        "output": _explanation(row),
+        "output": explanation(row),
         "output_format": "text",
         "tags": [function.id],
         "visibility": function.visibility or rubric.visibility,
@@ -121,7 +121,7 @@ def _test(row: Row, rubric: Rubric) -> dict[str, Any]:
     }
 
 
-def _explanation(row: Row) -> str:
+def explanation(row: Row) -> str:
     """What the student's page says about one function, as plain text."""
     function, result = row.function, row.result
     lines = [decision(row.override, result.points)] if row.override else []
@@ -138,7 +138,7 @@ def _explanation(row: Row) -> str:
     return "\n".join(lines)
 
 
-def _overview(result: Result) -> str:
+def overview(result: Result) -> str:
     """What concerns the whole submission, as plain text."""
     lines = [*result.notes]
     if when := lateness(result):
