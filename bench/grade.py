@@ -31,7 +31,7 @@ and in three of four submissions one to three functions are wrong. All of them d
    libraries, which the system may drop at any time. Reading workers' PSS needs root: they are not dumpable. Processes
    outside that map the same files take their share, too: with another torch on the machine the sum comes out too low.
 
-Needs `pip install -r requirements-instructor.txt nbgrader`. The engine runs in its sandbox, as it does by default.
+Needs `pip install -r requirements-instructor.txt`. The engine runs in its sandbox, as it does by default.
 """
 
 import argparse

@@ -495,7 +495,7 @@ def test_torch_and_torchvision_come_from_one_index(tmp_path, files, reachable):
         assert "come from PyPI" in result.stderr
     [rest] = [number for number, line in enumerate(lines) if "-r requirements.txt" in line]
     assert rest > torch[-1]
-    assert "-r requirements-instructor.txt" in lines[rest]
+    assert "-r requirements-grading.txt" in lines[rest]
     assert "import torch, torchvision, grading.hidden.doors.autograder" in lines[-1]
     assert (source / "setup.sh").stat().st_mode & 0o077 == 0
     assert [line.partition(">")[0] for line in (source / "requirements-torch.txt").read_text().split()] == [
@@ -589,8 +589,8 @@ def test_settings_reach_the_run(container):
 def test_the_zip_needs_the_instructors_tree(tmp_path):
     """A tree in which something is missing, or does not agree, gives no zip."""
     tree = copy_tree(tmp_path / "tree")
-    (tree / "requirements-instructor.txt").unlink()
+    (tree / "requirements-grading.txt").unlink()
     result = grading("gradescope", "--out", tmp_path / "a.zip", tree=tree)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-    assert "requirements-instructor.txt cannot be read" in result.stderr
+    assert "requirements-grading.txt cannot be read" in result.stderr
     assert not (tmp_path / "a.zip").exists()

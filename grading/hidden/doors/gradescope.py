@@ -89,7 +89,7 @@ def autograder(
     penalty: whether lateness costs what the rubric says. Raises GradingError when a file is missing, and when the cases
     are not the rubric's.
     """
-    places = {*release_list(rubric), *imported(RUNS), "requirements-instructor.txt"}
+    places = {*release_list(rubric), *imported(RUNS), "requirements-grading.txt"}
     places |= {f"grading/hidden/sandbox/{name}" for name in WORKER_FILES}
     files = {place: _read(ROOT / place) for place in sorted(places)}
     for place in rubric.submit:

@@ -24,7 +24,7 @@ install --retries 2 --index-url https://download.pytorch.org/whl/cpu || {
   install
 }
 "$root/venv/bin/python" -m pip install --no-cache-dir --disable-pip-version-check \
-  -r requirements.txt -r requirements-instructor.txt
+  -r requirements.txt -r requirements-grading.txt
 
 # An image that cannot grade must not be built.
 "$root/venv/bin/python" -c 'import torch, torchvision, grading.hidden.doors.autograder'
