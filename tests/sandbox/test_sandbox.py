@@ -249,10 +249,10 @@ def test_a_run_without_room_does_not_start(tmp_path, monkeypatch):
 
 
 def test_only_what_nobody_needs_is_hidden(tmp_path):
-    for name in ("out", "in", "home/.venv", "work"):
+    for name in ("out", "in/out", "home/.venv", "work"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "out")
     surroundings = object.__new__(Surroundings)
     surroundings._folder, surroundings.readable = tmp_path / "work", [tmp_path / "home" / ".venv" / "lib"]
-    given = [tmp_path / name for name in ("link", "in", "home", "work", ".")] + [Path("/"), Path(sys.prefix)]
+    given = [tmp_path / name for name in ("link", "in/out", "in", "home", "work", ".")] + [Path("/"), Path(sys.prefix)]
     assert surroundings.dispensable(given) == [tmp_path / "in", tmp_path / "out"]

@@ -49,11 +49,12 @@ class Surroundings:
         self._folder, self._places = folder, Places(folder, sites)
 
     def dispensable(self, folders: Iterable[Path]) -> list[Path]:
-        """Those of the folders in which lies nothing that a worker or its interpreter needs, resolved."""
+        """The folders in which lies nothing that a worker or its interpreter needs, resolved, none within another."""
         needed = [self._folder, *self.readable, *map(Path, (sys.prefix, sys.base_prefix, sys.exec_prefix))]
         needed += [path.resolve() for path in needed]
-        found = {folder.resolve() for folder in folders}
-        return sorted(folder for folder in found if not any(path.is_relative_to(folder) for path in needed))
+        resolved = {folder.resolve() for folder in folders}
+        found = {folder for folder in resolved if not any(path.is_relative_to(folder) for path in needed)}
+        return sorted(folder for folder in found if found.isdisjoint(folder.parents))
 
     def without_places(self, text: str, *, is_cut: bool) -> str:
         """What came out of a worker, without this machine's paths. is_cut: whether its end is missing."""
