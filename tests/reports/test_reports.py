@@ -704,6 +704,7 @@ STRANGE_CODE = {
     "exec(x) and then (": ["exec"],
     "model.eval() and then (": [],
     "x = exec" + ".a" * 45_000: ["exec"],
+    "x = exec" + ".a" * 900 + ".modules[1]": ["exec"],  # parsed, but too deep to be walked by recursion
 }
 
 

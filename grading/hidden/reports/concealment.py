@@ -68,12 +68,12 @@ def concealing_words(content: bytes, own: Sequence[tuple[int, str]]) -> list[tup
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about invalid escapes and the like
-            tree = ast.parse(content)
+            used = list(_words(ast.parse(content)))
     except Exception:  # hostile code finds a way to break any parser
         found = [(number, match[0]) for number, line in plain for match in _UNSEEN.finditer(line)]
     else:
         numbers = {number for number, _ in own}
-        found = [(line, word) for line, word in _words(tree) if line in numbers]
+        found = [(line, word) for line, word in used if line in numbers]
     first: dict[str, int] = {}
     for line, word in sorted(strange + found):
         first.setdefault(word, line)
@@ -113,4 +113,6 @@ def _is_dictionary(node: ast.expr) -> bool:
     """Whether it is `vars(...)`, `locals()` or `sys.modules`, which hold names as strings."""
     if isinstance(node, ast.Call):
         return isinstance(node.func, ast.Name) and node.func.id in LOOKUPS
-    return isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.modules"
+    if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
+        return False
+    return (node.value.id, node.attr) == ("sys", "modules")
