@@ -22,7 +22,7 @@ and in three of four submissions one to three functions are wrong. All of them d
    one worker and clocks around the engine's parts. Overhead = (from the first submission on until the command is done)
    / batch - computation. Computation = the time that the same imports and calls take one after the other, on one
    thread, in a process that has imported everything and is neither forked nor confined. So the page faults of a fresh
-   fork, a slower start of its caches, and an import repeated in a second worker are counted as overhead.
+   fork, a slower start of its caches, and an import repeated in a further worker are counted as overhead.
 
 3. The large run: the command on that many submissions, and before on a tenth of them, while a thread reads
    /proc/PID/smaps_rollup of the judge, the zygote and the workers every 100 ms. Memory is the sum of their PSS: a page
@@ -430,14 +430,15 @@ class Student:
             self.seconds += time.perf_counter() - begin
 
     def grade(self, exam) -> dict[str, float]:
-        """The calls that the engine makes: all hidden cases, and public ones until one fails where points are lost."""
+        """The calls that the engine makes: public cases of each function until one fails, then all hidden ones."""
+        from grading.hidden.engine.grade import one_of_each_group
         from grading.rubric import score
 
         points = {}
+        for id in exam.rubric.functions:
+            all(self._passes(case) for case in one_of_each_group(exam.public[id]))
         for id, function in exam.rubric.functions.items():
             points[id] = score(function, [(case.group, self._passes(case)) for case in exam.hidden[id]])
-            if points[id] < function.points:
-                all(self._passes(case) for case in exam.public[id])
         return points
 
     def _passes(self, case) -> bool:

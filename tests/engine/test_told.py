@@ -283,12 +283,12 @@ def kl_divergence(mu, logvar):
     return _right(mu, logvar)
 """
     for end, event in (
-        ("import os; os._exit(1)", "crash in the public checks of kl: "),
-        ("while True: pass", "timeout"),
+        ("import os; os._exit(1)", "crash in the public checks of kl: the process ended itself"),
+        ("while True: pass", "timeout in the public checks of kl: no answer within 1 seconds"),
     ):
-        result = graded(replace(exam, timeout=2.0), zygote, changed(VAE, code.replace("@END@", end)))
+        result = graded(replace(exam, timeout=4.0), zygote, changed(VAE, code.replace("@END@", end)))
         assert (result.earned, result.statuses) == (RUBRIC.total, [])
-        assert [text[: len(event)] for text in result.events] == [event], result.events
+        assert result.events == [event]
         assert {function.public for function in result.functions} == {""}
 
 

@@ -114,7 +114,7 @@ def _public_checks(exam: Exam, session: Session) -> dict[str, Public]:
 
 
 def _first_that_fails(exam: Exam, session: Session, function: Function) -> Public:
-    for case in _one_of_each_group(exam.public[function.id]):
+    for case in one_of_each_group(exam.public[function.id]):
         line = 0
         try:
             verdict = run_and_judge(session.run, case)
@@ -128,7 +128,7 @@ def _first_that_fails(exam: Exam, session: Session, function: Function) -> Publi
     return Public(note=_device_note(session, device_case(exam.public[function.id])))
 
 
-def _one_of_each_group(cases: list[Case]) -> list[Case]:
+def one_of_each_group(cases: list[Case]) -> list[Case]:
     """The public cases that are worth their time, which a right submission spends as well.
 
     They fail for all of the bank's mistakes but one. The short training is not among them: it takes as long as all
