@@ -124,8 +124,10 @@ def _traps(ada, marker):
     git(ada, "config", "core.hooksPath", str(ada / ".git" / "hooks"))
     (ada / ".gitattributes").write_text("* filter=x diff=x\n")
     (ada / ".git" / "info" / "attributes").write_text("* filter=x diff=x\n")
-    (ada / ".git" / "config").open("a").write(f'[include]\n\tpath = {ada}/more\n[remote "origin"]\n\tpromisor = true\n')
-    (ada / "more").write_text(f"[core]\n\tfsmonitor = {run}\n\trepositoryformatversion = 99\n")  # which git refuses
+    settings = f'[include]\n\tpath = {ada}/more\n[remote "origin"]\n\tpromisor = true\n'
+    settings += "[core]\n\trepositoryformatversion = 99\n"  # which git refuses: that this is not read can be seen
+    (ada / ".git" / "config").open("a").write(settings)
+    (ada / "more").write_text(f"[core]\n\tfsmonitor = {run}\n")
 
 
 def test_nothing_of_a_clone_is_run(clones, tmp_path):

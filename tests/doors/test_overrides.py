@@ -8,11 +8,12 @@ import pytest
 
 from classroom import graded, grades, grading, solution, write
 from grading.errors import GradingError
-from grading.hidden.decisions.decided import Given, decide
+from grading.hidden.decisions.decided import Decisions, Given, decide
 from grading.hidden.decisions.overrides import read_overrides
-from grading.hidden.decisions.record import Record
+from grading.hidden.decisions.record import Record, read_record
 from grading.hidden.decisions.regrade import changes, marks_of, write_regrade
 from grading.hidden.doors.roster import Roster, Student
+from grading.hidden.engine.run import GradingRun, make_exam
 from grading.hidden.intake.inbox import Handin
 from grading.hidden.reports.feedback import feedback
 from grading.hidden.reports.grades import write_grades
@@ -196,3 +197,15 @@ def test_a_run_and_what_it_remembers(tmp_path):
     assert read_result(out / "ada" / "results.json").seconds == graded_at
     assert "agreed" in (out / "ada" / "feedback.html").read_text()
     assert TOTAL not in [override.id for override in read_result(out / "ada" / "results.json").overrides]
+
+
+def test_a_run_that_is_killed_has_told_the_next_one(tmp_path, monkeypatch):
+    def killed(run):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GradingRun, "_start", killed)
+    exam, record = make_exam(["guidance"], 10), Record(grades_sha256="f00d")
+    run = GradingRun(tmp_path, tmp_path, exam, "sandbox", Decisions(RUBRIC), record, b"", {})
+    with pytest.raises(KeyboardInterrupt):
+        run.grade([Handin("ada", "ada", ())], workers=1, resume=True)
+    assert read_record(tmp_path) == record
