@@ -7,6 +7,7 @@ which every page shows escaped; markdown would be shown as HTML.
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import Any
 
 import nbformat
@@ -19,12 +20,15 @@ from grading.hidden.reports.text import clip, readable, short
 from grading.rubric import Function, Rubric
 
 MAX_SOURCE = 20_000  # characters of one function that are shown
+WIDTH = 100  # characters of a line of output: nbgrader's pages do not break lines
 
 _INTRODUCTION = """\
 # {title}: your functions
 
 This notebook comes back to you with your code, your points for each function, and what to look at again. There is
 nothing to write here: your code is what you hand in as {submit}."""
+
+_AS_IT_IS: dict[str, Any] = {"expand_tabs": False, "replace_whitespace": False, "drop_whitespace": False}
 
 
 def empty_notebook(rubric: Rubric) -> str:
@@ -117,7 +121,8 @@ def _cells(function: Function, source: str = "", output: str = "") -> list[Any]:
 
 def _code(name: str, source: str, marks: dict[str, Any], output: str = "") -> Any:
     metadata = {"nbgrader": {"grade_id": name, "schema_version": 3, "task": False, "cell_type": "code", **marks}}
-    outputs = [v4.new_output("stream", name="stdout", text=output)] if output else []
+    lines = [part for line in output.splitlines() for part in textwrap.wrap(line, WIDTH, **_AS_IT_IS) or [""]]
+    outputs = [v4.new_output("stream", name="stdout", text="\n".join(lines))] if output else []
     return v4.new_code_cell(source, id=name[:64], metadata=metadata if marks else {}, outputs=outputs)
 
 
