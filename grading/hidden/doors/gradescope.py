@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 
 from grading.cases import HIDDEN, PUBLIC, load_cases
 from grading.errors import GradingError
+from grading.hidden.engine.session import CALLS_PER_SUBMISSION
 from grading.hidden.handout.regions import without_solutions
 from grading.hidden.handout.release import release_list
 from grading.hidden.sandbox.surroundings import WORKER_FILES
@@ -29,7 +30,7 @@ RUNS = "grading/hidden/doors/autograder.py"  # what run_autograder starts
 MINUTES = 10  # Gradescope's own limit, unless its settings say another one
 FEWEST, MOST = 3, 40
 START = 110.0  # seconds of the limit for starting, on half a processor, and for what may go wrong
-CALLS = 13  # that run into their limit, at most: six, six more for what the student is told, and one to spare
+CALLS = CALLS_PER_SUBMISSION + 1  # that run into their limit, at most, and one to spare
 LONGEST = 10.0  # seconds for one call
 
 VISIBILITIES = ("visible", "after_due_date", "after_published", "hidden")
