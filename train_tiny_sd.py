@@ -58,9 +58,9 @@ class EpsMLPCond(EpsMLP):
         """The prediction for x_t at time t under the condition.
 
         x: (B, latent_dim);  t: (B,) long;  cond: (B, cond_dim), a text embedding already scaled to unit
-        variance, or zeros for no text.  Returns like x.
+        variance, or zeros for no text.  Returns like x.  docs/notes/8-guidance.md#a-denoiser-that-listens
         """
-        # TODO(conditioning): embed the time, project the text, and let both reach `self.denoise`. About 2 lines.
+        # TODO(conditioning): `embed_time`, `cond_proj`, and let both reach `self.denoise`. About 2 lines.
         ### BEGIN SOLUTION
         return self.denoise(x, self.embed_time(t) + self.cond_proj(cond))
         ### END SOLUTION
@@ -71,7 +71,7 @@ def guided_eps(eps_cond: Tensor, eps_uncond: Tensor, scale: float) -> Tensor:
 
     eps_cond, eps_uncond: (B, ...) predictions with and without the text; for v predictions it is the same.
     scale: 0 ignores the text, 1 is the plain conditional model, more exaggerates what the text changes.
-    Returns like eps_cond.
+    Returns like eps_cond.  docs/notes/8-guidance.md#guidance
     """
     # TODO(guidance): start without the text, and move along what the text changes. About 1 line.
     ### BEGIN SOLUTION

@@ -1,7 +1,8 @@
 """Gaussian diffusion: the forward process, its posterior, and the DDPM and DDIM samplers.
 
-Notation is the papers', with 0-based time: t in [0, T), x_0 is data and x_{T-1} the noisiest state.
-`alpha_bars[t]` is the product of alphas up to and including t; before the first step it is 1.
+Notation is that of Ho et al., with 0-based time: t in [0, T), x_0 is data and x_{T-1} the noisiest state.
+`alpha_bars[t]` is the product of alphas up to and including t; before the first step it is 1. Song et al. write
+alpha_t for what is alpha_bar_t here. docs/notes derives what the TODOs need, page by page.
 
 Ho et al. 2020, "Denoising Diffusion Probabilistic Models"; Song et al. 2021, "Denoising Diffusion
 Implicit Models"; Nichol & Dhariwal 2021 (cosine schedule); Salimans & Ho 2022 (v prediction).
@@ -60,10 +61,11 @@ class GaussianDiffusion(nn.Module):
     def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
         """Draw x_t from q(x_t | x_0), Ho et al. 2020 eq. 4.
 
+        docs/notes/2-forward-process.md#from-one-step-to-many
         x0: (B, ...);  t: (B,) long in [0, T);  noise: eps like x0, drawn from N(0, I) when None.
         Returns x_t, shaped like x0.
         """
-        # TODO(q-sample): mix data and noise by how noisy time t is; draw the noise if none is given. About 3 lines.
+        # TODO(q-sample): mix data and noise (`self.at` reads a table); draw the noise if none is given. About 3 lines.
         ### BEGIN SOLUTION
         if noise is None:
             noise = torch.randn_like(x0)
@@ -74,9 +76,10 @@ class GaussianDiffusion(nn.Module):
     def predict_x0(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """The x_0 that gives x_t with this noise: `q_sample` solved for x_0. Not clipped.
 
+        docs/notes/2-forward-process.md#and-back
         x_t, eps: (B, ...) same shape;  t: (B,) long in [0, T).  Returns x_0, shaped like x_t.
         """
-        # TODO(predict-x0): solve the equation of q_sample for x_0. About 1 line.
+        # TODO(predict-x0): solve the equation of q_sample for x_0, with the same tables (`self.at`). About 1 line.
         ### BEGIN SOLUTION
         # (x_t - sqrt(1 - ᾱ_t) ε) / sqrt(ᾱ_t)
         return (x_t - self.at(self.sqrt_one_minus_alpha_bars, t, x_t) * eps) / self.at(self.sqrt_alpha_bars, t, x_t)
@@ -89,10 +92,11 @@ class GaussianDiffusion(nn.Module):
     def q_posterior(self, x0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of q(x_{t-1} | x_t, x_0), Ho et al. 2020 eq. 6-7.
 
+        docs/notes/2-forward-process.md#the-posterior
         x0, x_t: (B, ...) same shape;  t: (B,) long in [0, T).
         Returns mean (B, ...) and variance, broadcastable to it; at t = 0 the variance is 0.
         """
-        # TODO(posterior): the mean, a weighted sum of x0 and x_t, and the variance. About 4 lines.
+        # TODO(posterior): the mean, a weighted sum of x0 and x_t, and the variance (`self.at`). About 4 lines.
         ### BEGIN SOLUTION
         beta, alpha = self.at(self.betas, t, x_t), self.at(self.alphas, t, x_t)
         ab, ab_prev = self.at(self.alpha_bars, t, x_t), self.at(self.alpha_bars_prev, t, x_t)
@@ -106,6 +110,7 @@ class GaussianDiffusion(nn.Module):
     def ddpm_step(self, x_t: Tensor, t: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
         """One ancestral step x_t -> x_{t-1} given the noise estimate, Ho et al. 2020 algorithm 2.
 
+        docs/notes/3-ddpm.md#one-step
         x_t, eps, noise: (B, ...) same shape;  t: (B,) long.  The step's variance is that of `q_posterior`;
         rows with t = 0 land on the mean, without noise.  Returns x_{t-1}, shaped like x_t.
         """
@@ -126,11 +131,13 @@ class GaussianDiffusion(nn.Module):
     ) -> Tensor:
         """One DDIM step from t to t_prev given the noise estimate, Song et al. 2021 eq. 12 and 16.
 
+        Their alpha_t is alpha_bar_t here; docs/notes/4-ddim.md#the-same-marginals-by-another-road
         x_t, eps: (B, ...) same shape;  t, t_prev: (B,) long with -1 <= t_prev < t, and t_prev = -1 meaning
-        clean data, where the step lands on `predict_x0`.  eta: 0 is deterministic, 1 has DDPM's variance.
+        clean data, where the step lands on `predict_x0`.  eta: 0 is deterministic; 1 has, for t_prev = t - 1,
+        DDPM's variance.
         noise: like x_t; drawn when None and eta > 0, unused when eta = 0.  Returns x at t_prev, like x_t.
         """
-        # TODO(ddim-step): the estimate of x_0, the direction back to x_t, and noise if eta > 0. About 9 lines.
+        # TODO(ddim-step): the estimate of x_0, the direction to x_t (`self.at`), and noise if eta > 0. About 9 lines.
         ### BEGIN SOLUTION
         x0 = self.predict_x0(x_t, t, eps)
         ab_prev = self.at(self.alpha_bars_prev, t_prev + 1, x_t)  # ᾱ at t_prev: 1 where t_prev = -1
@@ -167,8 +174,9 @@ class GaussianDiffusion(nn.Module):
     def training_loss(
         self, x0: Tensor, noise: Tensor | None = None, cond: Tensor | None = None, t: Tensor | None = None
     ) -> Tensor:
-        """Mean squared error of the network's prediction, a scalar; Ho et al. 2020 eq. 14.
+        """Mean squared error of the network's prediction, a scalar.
 
+        For eps this is Ho et al. 2020 eq. 14; for v it weighs the steps otherwise, by one over alpha_bar.
         x0: (B, ...) data;  noise: like x0 and t: (B,) long, both drawn when None.
         """
         if t is None:

@@ -51,6 +51,7 @@ class ConvVAE(nn.Module):
         """Draw z from N(mu, exp(logvar)) so that gradients reach both, Kingma & Welling 2014 section 2.4.
 
         mu, logvar: (B, D).  Returns z (B, D), with fresh noise for every element, in eval mode too.
+        docs/notes/1-vae.md#a-draw-with-gradients
         """
         # TODO(reparameterize): write the draw as a function of mu, logvar and standard noise. About 2 lines.
         ### BEGIN SOLUTION
@@ -69,9 +70,10 @@ class ConvVAE(nn.Module):
 
 
 def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mu, exp(logvar)) || N(0, I)) in nats, Kingma & Welling 2014 appendix B.
+    """KL(N(mu, exp(logvar)) || N(0, I)) in nats; Kingma & Welling 2014 appendix B gives the negative of it.
 
     mu, logvar: (B, D).  Returns (B,): summed over the latent dimensions, one value per sample.
+    docs/notes/1-vae.md#the-kl-term
     """
     # TODO(kl): the closed form for two Gaussians with diagonal covariance. About 1 line.
     ### BEGIN SOLUTION
@@ -87,6 +89,7 @@ def vae_loss(
 
     recon_x, x: (B, C, H, W) in [0, 1];  mu, logvar: (B, D);  loss_type: "mse" (squared error) or "bce"
     (cross-entropy in nats).  total = rec + kl_weight * kl.  Raises ValueError for another loss_type.
+    With mse and weight 1 this is, up to a constant, the bound for a decoder with variance 1/2 in every pixel.
     """
     # Autocast may hand over bf16; the sums are taken in float32.
     recon_x, mu, logvar = recon_x.float(), mu.float(), logvar.float()

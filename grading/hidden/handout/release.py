@@ -42,6 +42,9 @@ _AS_IT_IS = """
     grading/submission.py grading/driver.py grading/cases.py grading/judge.py grading/feedback.py grading/rubric.py
     grading/rubric.toml grading/conftest.py grading/test_functions.py grading/test_samplers.py
     grading/cases/samplers.npz grading/cases/mistakes.json
+    docs/notes/README.md docs/notes/1-vae.md docs/notes/2-forward-process.md docs/notes/3-ddpm.md docs/notes/4-ddim.md
+    docs/notes/5-v-and-cosine.md docs/notes/6-latents.md docs/notes/7-clip.md docs/notes/8-guidance.md
+    imgs/vae_recon.png imgs/ddpm_sample.png imgs/ddim_sample.png imgs/tiny_mnist_sd.png
 """
 
 # Source -> place in the handout, of what the rubric does not name. `release_list` has both; everything else stays.
