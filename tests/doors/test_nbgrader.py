@@ -18,10 +18,12 @@ from nbgrader.api import Gradebook
 from classroom import grading, solution
 from coursework import ANSWERS, PICTURE, RUBRIC, analysis, dump, everything, graded, guide, result
 from grading.errors import GradingError
+from grading.hidden.decisions.record import Record
 from grading.hidden.doors.gradebook import command, notebooks, sync, written
 from grading.hidden.doors.gradebook.course import make_course, open_course
 from grading.hidden.handout.regions import solution_statements
 from grading.hidden.intake.inbox import find
+from grading.hidden.reports.result import Member, Override
 from harness import ROOT, child_env
 
 
@@ -131,16 +133,22 @@ def test_points_penalties_and_groups(course, tmp_path, capsys):
     assert "4 students: 4 new, 0 changed, 0 as they were" in capsys.readouterr().out
 
 
-def test_a_result_whose_total_was_decided_otherwise_keeps_it(course, tmp_path):
-    """What is taken off is earned - total, whatever made the difference."""
-
-    class Decided(type(result("x"))):
-        total = 77.5
-
-    decided = Decided(**vars(result("ada", penalty=3.0)))
-    with gradebook(course) as book, sync._one_transaction(book):
-        sync._write_points(book, "ada", decided, sync.Outcome())
-    assert points(course, "ada") == (100, 22.5, 100)
+def test_what_people_decided_is_what_nbgrader_has(course, tmp_path):
+    decided = result("ada", overrides=[Override("kl", 4.0, "as agreed")], name="Ada King Lovelace")
+    total = result("bob", penalty=3.0, overrides=[Override("total", 77.5, "as agreed")])
+    members = [Member(student="cy", penalty=5.0), Member(student="di", name="Di", penalty=0.0)]
+    grades = graded(tmp_path / "graded", decided, total, result("team", "cy;di", members=members))
+    Record(absent={"zoe": 0.0}).write(grades)
+    synced(course, grades)
+    assert points(course, "ada") == (94, 0, 94)
+    assert points(course, "bob") == (100, 22.5, 100)
+    assert points(course, "cy") == (100, 5, 100)
+    assert points(course, "di") == (100, 0, 100)
+    with gradebook(course) as book:
+        assert book.find_grade("kl", "code", "hw3", "ada").auto_score == 4
+        assert (book.find_student("ada").first_name, book.find_student("ada").last_name) == ("Ada King", "Lovelace")
+        assert book.find_student("zoe").score == 0  # who handed nothing in has a row, and no submission
+        assert {each.student_id for each in book.assignment_submissions("hw3")} == {"ada", "bob", "cy", "di"}
 
 
 def test_sync_again_changes_nothing(course, tmp_path, capsys):

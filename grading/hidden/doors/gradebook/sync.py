@@ -22,6 +22,7 @@ from nbgrader.api import Gradebook
 from sqlalchemy.exc import DBAPIError, SAWarning
 
 from grading.errors import GradingError
+from grading.hidden.decisions.record import read_record
 from grading.hidden.doors.gradebook.course import (
     ASSIGNMENT,
     CODE,
@@ -42,6 +43,15 @@ from grading.rubric import Rubric, load_rubric
 
 # Of ids that are folders' names, parts of addresses and cells of nbgrader's pages and tables, none of which escapes.
 SAFE_ID = re.compile(r"\w[\w .@+-]{0,126}(?<! )")
+
+
+@dataclass(frozen=True)
+class Person:
+    """One student, alone or one of a group: the result, the name that a roster gives, and the mark."""
+
+    result: Result
+    name: str
+    total: float
 
 
 @dataclass
@@ -74,8 +84,9 @@ def sync(grades: Path, folder: Path, submissions: list[Path], *, platform: str |
     outcome = Outcome()
     by_student = _by_student(results, outcome)
     handed_in = written_parts(submissions, results, rubric, platform=platform, bulk=bulk)
+    absent = [id for id in read_record(grades).absent if SAFE_ID.fullmatch(id) and id not in by_student]
     try:
-        _write(course, rubric, by_student, handed_in, outcome)
+        _write(course, rubric, by_student, absent, handed_in, outcome)
     except DBAPIError as error:
         problem = f"the gradebook of {folder} cannot be written ({error.orig}): close what else uses it, and sync again"
         raise GradingError(problem) from error
@@ -125,67 +136,87 @@ def _check_points(where: Path, found: dict[str, float], rubric: dict[str, float]
     )
 
 
-def _by_student(results: list[Result], outcome: Outcome) -> dict[str, Result]:
-    """Student -> result; each member of a group has the group's. Raises GradingError where a student has two."""
-    rows: dict[str, list[tuple[str, Result]]] = {}
+def _by_student(results: list[Result], outcome: Outcome) -> dict[str, Person]:
+    """Student -> what is theirs; of a group, each member's. Raises GradingError where a student has two results."""
+    rows: dict[str, list[tuple[str, Person]]] = {}
     for result in results:
-        members = unicodedata.normalize("NFC", result.student).split(";")
-        for student in dict.fromkeys(member.strip() for member in members):
+        for student, person in _people(result).items():
             if SAFE_ID.fullmatch(student):  # where case does not count, `Ada` and `ada` are one folder
-                rows.setdefault(student.casefold(), []).append((student, result))
+                rows.setdefault(student.casefold(), []).append((student, person))
             else:
                 outcome.left_out.append(f"{readable(student) or 'nobody'} ({readable(result.submission)})")
     twice = [row for row in rows.values() if len(row) > 1]
     if twice:
         names = "; ".join(
-            f"{row[0][0]} has {listed([readable(result.submission) for _, result in row])}" for row in twice[:5]
+            f"{row[0][0]} has {listed([readable(person.result.submission) for _, person in row])}" for row in twice[:5]
         )
         more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
         raise GradingError(f"students with two results: {names}{more}: take away the folders that do not count", 2)
-    return dict(sorted(row[0] for row in rows.values()))
+    return dict(sorted((row[0] for row in rows.values()), key=lambda found: found[0]))
+
+
+def _people(result: Result) -> dict[str, Person]:
+    """Student -> what is theirs of one result. A group whose members no roster told has one mark for all."""
+    if result.members:
+        found = {member.student: Person(result, member.name, result.mark(member)) for member in result.members}
+    else:
+        members = [member.strip() for member in result.student.split(";")]
+        found = {member: Person(result, result.name, result.total) for member in members}
+    return {unicodedata.normalize("NFC", student): person for student, person in found.items()}
 
 
 # -- writing -----------------------------------------------------------------------------------------------
 
 
 def _write(
-    course: Course, rubric: Rubric, by_student: dict[str, Result], handed_in: dict[str, HandedIn], outcome: Outcome
+    course: Course,
+    rubric: Rubric,
+    by_student: dict[str, Person],
+    absent: list[str],
+    handed_in: dict[str, HandedIn],
+    outcome: Outcome,
 ) -> None:
     with closing(Gradebook(course.database, course.id)) as gradebook, _one_transaction(gradebook):
         known = {submission.student_id for submission in gradebook.assignment_submissions(ASSIGNMENT)}
-        for student, result in by_student.items():
-            is_changed = _write_points(gradebook, student, result, outcome)
+        for student in absent:  # who handed nothing in has a row in nbgrader's tables, and no submission
+            gradebook.update_or_create_student(student)
+        for student, person in by_student.items():
+            is_changed = _write_points(gradebook, student, person, outcome)
             row = outcome.new if student not in known else outcome.changed if is_changed else outcome.same
             row.append(student)
-        for student, result in by_student.items():
-            found = handed_in.get(result.submission)
-            content = graded_notebook(result, rubric, found.files if found else None).encode("utf-8")
+        for student, person in by_student.items():
+            found = handed_in.get(person.result.submission)
+            content = graded_notebook(person.result, rubric, found.files if found else None).encode("utf-8")
             for step in ("synced", "submitted", "autograded"):
                 _write_if_new(course.notebook(step, student, CODE), content)
             if problem := hand_in(course, student, found):
                 outcome.unread.append(f"{student} ({problem})")
 
 
-def _write_points(gradebook: Gradebook, student: str, result: Result, outcome: Outcome) -> bool:
+def _write_points(gradebook: Gradebook, student: str, person: Person, outcome: Outcome) -> bool:
     """One student's points; returns whether they changed.
 
     A mark that somebody set by hand stays, and asks to be looked at again when the points below it change.
     """
-    gradebook.update_or_create_student(student)
+    result = person.result
+    first, _, last = person.name.rpartition(" ")
+    names = {"first_name": first, "last_name": last} if person.name else {}
+    gradebook.update_or_create_student(student, **names)
     gradebook.update_or_create_submission(ASSIGNMENT, student)
     notebook = gradebook.find_submission_notebook(CODE, ASSIGNMENT, student)
     grades = {grade.name: grade for grade in notebook.grades}
-    changed = [function for function in result.functions if grades[function.id].auto_score != function.points]
-    for function in result.functions:
-        grade = grades[function.id]
-        grade.auto_score = function.points
+    points = {function.id: result.points(function) for function in result.functions}
+    changed = [id for id in points if grades[id].auto_score != points[id]]
+    for id in points:
+        grade = grades[id]
+        grade.auto_score = points[id]
         if grade.manual_score is None:
             grade.needs_manual_grade = False
-        elif function in changed:
+        elif id in changed:
             grade.needs_manual_grade = True
-            outcome.review.append(f"{student} ({function.id})")
+            outcome.review.append(f"{student} ({id})")
     # What nbgrader takes off: with it, its totals are ours.
-    penalty = round(result.earned - result.total, 4)
+    penalty = round(result.earned - person.total, 4)
     is_changed = bool(changed) or penalty != (notebook.late_submission_penalty or 0)
     notebook.late_submission_penalty = penalty or None
     return is_changed
