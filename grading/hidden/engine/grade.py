@@ -83,6 +83,7 @@ def _grade_function(exam: Exam, session: Session, function: Function) -> Functio
         known = Counter(verdict.mistake for _, verdict in failed if verdict.mistake)
         result.mistake = known.most_common(1)[0][0] if known else ""
         result.hint = exam.mistakes.get(function.id, {}).get(result.mistake, "")
+        result.finding = "" if result.mistake else _finding(exam, [verdict for _, verdict in failed])
         # First what stands in front of all points, then what is recognised, then what came first.
         group, verdict = min(failed, key=lambda f: (f[0] != function.gate, (f[1].mistake or "") != result.mistake))
         result.problem = verdict.discreet
@@ -93,13 +94,20 @@ def _grade_function(exam: Exam, session: Session, function: Function) -> Functio
     return result
 
 
+def _finding(exam: Exam, failed: list[Verdict]) -> str:
+    """What was measured most often, in words that may be shown of hidden cases."""
+    level = exam.rubric.hints.feedback
+    found = Counter(verdict.finding.sentence(level, hidden=True) for verdict in failed if verdict.finding)
+    return found.most_common(1)[0][0] if found else ""
+
+
 def _explain(exam: Exam, session: Session, function: Function) -> str:
     """What the first public check that fails says, as `pytest grading/` would."""
     session.begin(function)
     for case in exam.public[function.id]:
         verdict = _judge(session, case, hidden=False)
         if not verdict.passed:
-            return message(function, case, verdict, exam.mistakes)
+            return message(function, case, verdict, exam.mistakes, exam.rubric.hints.feedback)
     return ""
 
 
