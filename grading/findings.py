@@ -117,6 +117,8 @@ _WHERE = {
     "flying": " only where the step does not end on clean data",
     "stride": " only where the step goes back by more than one",
     "some": " in some rows",
+    "scales": " at every scale",
+    "some scales": " at some scales",
 }
 _FACTORS = {
     "sign": "by the sign",
@@ -218,9 +220,15 @@ def _measurable(*arrays: np.ndarray) -> bool:
     return all(a.dtype.kind == "f" and a.size > 0 and np.abs(a).max() < LARGEST for a in arrays)
 
 
-def _unit(case: Case, want: np.ndarray) -> np.ndarray:
+def _tolerance(case: Case, output: str) -> tuple[float, float]:
+    """What a case allows one of its results; an array may have a tolerance of its own."""
+    return getattr(case, "tolerances", {}).get(output, case.tolerance)
+
+
+def _unit(case: Case, output: str, want: np.ndarray) -> np.ndarray:
     """What rounding explains, for each value."""
-    return ROUNDING * (case.tolerance[0] + case.tolerance[1] * np.abs(want))
+    absolute, relative = _tolerance(case, output)
+    return ROUNDING * (absolute + relative * np.abs(want))
 
 
 # -- weighted sums of the inputs -------------------------------------------------------------------------------
@@ -259,7 +267,7 @@ class _Sum:
     @property
     def is_sharp(self) -> bool:
         """Whether what seems right is right."""
-        return self.case.tolerance[0] <= SHARP
+        return _tolerance(self.case, self.output)[0] <= SHARP
 
     @property
     def is_a_sum(self) -> bool:
@@ -289,15 +297,18 @@ def _on_sum(case: Case, output: str, names: tuple[str, ...], result: Arrays) -> 
     if not _measurable(want, got):
         return None
     names = tuple(name for name in names if name in case.inputs)
-    flat = [case.inputs[name].astype(np.float64).reshape(rows, -1) for name in names]
-    want, got = (array.astype(np.float64).reshape(rows, -1) for array in (want, got))
-    if any(array.shape != want.shape for array in flat):
+    given = [case.inputs[name].astype(np.float64) for name in names]
+    if "scales" in case.params:  # a row is the answer at one scale
+        given = [np.broadcast_to(array, (rows, *array.shape)) for array in given]
+    if any(array.shape != want.shape for array in given):
         return None
+    flat = [array.reshape(rows, -1) for array in given]
+    want, got = (array.astype(np.float64).reshape(rows, -1) for array in (want, got))
     x = np.stack([*flat, np.ones_like(want)], axis=-1)
     shape = case.expected[output].shape
-    unit = _unit(case, want) + ROUNDED * np.abs(got).max(axis=1, keepdims=True)
+    unit = _unit(case, output, want) + ROUNDED * np.abs(got).max(axis=1, keepdims=True)
     this = _Sum(case, output, (*names, "constant"), x, want, got, unit, shape)
-    if not (np.abs(got - want) > _unit(case, want) / ROUNDING).any():
+    if not (np.abs(got - want) > _unit(case, output, want) / ROUNDING).any():
         return None  # it is another result that is wrong
     for look in (_clamped, _other_rows, _weights, _inputs_changed, _mixed, _nonlinear):
         found = look(this)
@@ -330,7 +341,7 @@ def _other_rows(s: _Sum) -> Finding | None:
     """
     x = s.x[..., : len(s.inputs)] if s.names[:-1] else s.x
     rows, n, _ = x.shape
-    if rows < 2 or not _well_posed(x):
+    if rows < 2 or "t" not in s.case.inputs or not _well_posed(x):
         return None
     right = s.fit(s.want, x).weights
     is_an_input = np.isclose(np.abs(right[0]), np.round(np.abs(right[0])), atol=NO_NOISE).all()
@@ -371,7 +382,7 @@ def _weight_finding(s: _Sum, chosen: tuple[int, ...], fit: _Fit) -> Finding | No
     if not wrong.any(axis=0).all():
         return None  # too small to be told from what is allowed
     where = {_where(s.case, wrong[:, i], right[:, i]) for i in range(len(chosen))}
-    place = where.pop() if len(where) == 1 else "some"
+    place = where.pop() if len(where) == 1 else "some scales" if "scales" in s.case.params else "some"
     names = tuple(s.names[i] for i in chosen)
     if s.names == ("constant",):
         factor, number = _factor(s, fit, s.fit(s.want, x).weights)
@@ -418,7 +429,7 @@ def _mixed(s: _Sum) -> Finding | None:
     """The result becomes a weighted sum once other rows' inputs are allowed: their mean, or the first row's."""
     rows, n, count = s.x.shape
     inputs = s.x[..., :-1]
-    if rows < 2 or count < 2 or s.is_a_sum:
+    if rows < 2 or count < 2 or "scales" in s.case.params or s.is_a_sum:
         return None
     error = s.got - s.want
     for other in (inputs.mean(axis=0, keepdims=True), inputs[:1], np.roll(inputs, 1, axis=0)):
@@ -449,6 +460,8 @@ def _where(case: Case, wrong: np.ndarray, right: np.ndarray) -> str:
     """The rows as a key of `_WHERE`. wrong, right: (rows,), and what is neither cannot be told apart."""
     if len(wrong) == 1:
         return ""
+    if "scales" in case.params:
+        return "scales" if wrong.all() else "some scales"
     if wrong.all():
         return "every"
     found = {
@@ -615,7 +628,7 @@ def _on_kl(case: Case, result: Arrays) -> Finding | None:
     if not _measurable(*(result[name] for name in parts)):
         return None
     want, got = ({name: arrays[name].astype(np.float64) for name in parts} for arrays in (case.expected, result))
-    units = {name: _unit(case, want[name]) for name in parts}
+    units = {name: _unit(case, name, want[name]) for name in parts}
     off = {name: bool((np.abs(got[name] - want[name]) > units[name] / ROUNDING).any()) for name in parts}
     bad = tuple(name for name in ("mu", "logvar") if off[f"grad_{name}"])
     if not off["kl"]:
@@ -638,7 +651,7 @@ def _on_kl(case: Case, result: Arrays) -> Finding | None:
     if not right.explains or not used.any():
         return None
     across = sum(w * entry.sum(axis=0) for w, entry, is_used in zip(right.weights[0], entries, used) if is_used)
-    if across.shape == got["kl"].shape and (np.abs(got["kl"] - across) <= _unit(case, across)).all():
+    if across.shape == got["kl"].shape and (np.abs(got["kl"] - across) <= _unit(case, "kl", across)).all():
         return Finding("dimension", "kl")
 
     given = _fit_of_forms(y / unit, x / unit[:, None])
@@ -694,10 +707,17 @@ def _on_own_noise(case: Case, result: Arrays) -> Finding | None:
     """Mean and spread of the draws at equal times."""
     output = next(iter(SUMS[case.call]))
     mean, scale = case.expected["mean"], case.expected["scale"]
-    if output not in result or result[output].shape != mean.shape or not _measurable(result[output], mean, scale):
+    if output not in result or not _measurable(result[output], mean, scale):
         return None
-    rows = len(mean)
-    z = ((result[output].astype(np.float64) - mean) / scale).reshape(rows, -1)
+    shape, rows = result[output].shape, len(mean)
+    if mean.shape not in (shape, shape[1:]):  # one call, or several
+        return None
+    z = (result[output].astype(np.float64) - mean) / scale
+    if shape != mean.shape:
+        if len(z) > 1 and np.ptp(z, axis=0).max() < NO_NOISE < np.ptp(z[0]):
+            return None  # the same draw in every call
+        z = np.moveaxis(z, 0, -1)
+    z = z.reshape(rows, -1)
     columns = z.shape[1]
     times = [case.inputs[name] for name in ("t", "t_prev") if name in case.inputs]
     if rows < 2 or columns < 2 or not times or any(t.shape != (rows,) for t in times):
@@ -740,11 +760,14 @@ def _shared(output: str, signs: np.ndarray) -> Finding | None:
 def _on_draw(case: Case, result: Arrays) -> Finding | None:
     """z as mean and spread: whether the mean is mu, and how the spread follows logvar."""
     mean, scale, logvar = case.expected["mean"], case.expected["scale"], case.inputs["logvar"].astype(np.float64)
-    for name in ("z", "again"):
-        if name not in result or result[name].shape != mean.shape or not _measurable(result[name], mean, scale):
-            return None
+    if "z" not in result or "again" not in result or not _measurable(result["z"], result["again"], mean, scale):
+        return None
+    z, again = result["z"], result["again"]
+    again = again[0] if again.shape[1:] == mean.shape else again  # one more draw, or several
+    if z.shape != mean.shape or again.shape != mean.shape:
+        return None
     # In units of the right spread; what two draws differ by is noise alone.
-    first, second = ((result[name].astype(np.float64) - mean) / scale for name in ("z", "again"))
+    first, second = ((draw.astype(np.float64) - mean) / scale for draw in (z, again))
     if len(mean) < FEW:
         return None
     shared = _shared("z", np.sign(np.where(np.abs(first - second) < NO_NOISE, 0, first - second)))
@@ -786,7 +809,8 @@ def _spread(log_size: np.ndarray, errors: np.ndarray, logvar: np.ndarray) -> tup
 
 def _findings(call: str, check: str) -> Iterator[Finding]:
     """Every finding about one kind of case, as far as its words go."""
-    places = [where for where in _WHERE if where not in ("landing", "flying", "stride") or call == "ddim_step"]
+    places = [where for where in _WHERE if call == "ddim_step" or where not in ("landing", "flying", "stride")]
+    places = [where for where in places if call == "guided_eps" or where not in ("scales", "some scales")]
     if check in ("reparameterize", "noise"):
         output = "z" if check == "reparameterize" else next(iter(SUMS[call]))
         yield from (Finding(kind, output) for kind in ("alike rows", "alike columns"))
