@@ -291,9 +291,9 @@ def _on_sum(case: Case, output: str, names: tuple[str, ...], result: Arrays) -> 
     if got.size == 0 or got.dtype.kind != "f":
         return None
     rows = len(want) if want.ndim else 1
-    finite = np.isfinite(got).reshape(rows, -1)
+    finite: np.ndarray = np.isfinite(got).reshape(rows, -1)
     if not finite.all():  # whole rows tell of the time, single values of themselves
-        return Finding("nan", output, where=_where(case, ~finite.any(axis=1), finite.all(axis=1)))
+        return Finding("nan", output, where=_where(case, ~np.any(finite, axis=1), np.all(finite, axis=1)))
     if not _measurable(want, got):
         return None
     names = tuple(name for name in names if name in case.inputs)
@@ -828,6 +828,8 @@ def _findings(call: str, check: str) -> Iterator[Finding]:
     elif check == "value":
         for output, names in SUMS.get(call, {}).items():
             yield from _findings_on_sum(call, output, names, places)
+            if "noise" in names:  # which need not be given
+                yield from _findings_on_sum(call, output, tuple(name for name in names if name != "noise"), places)
 
 
 def _findings_on_kl() -> Iterator[Finding]:

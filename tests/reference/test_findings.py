@@ -10,33 +10,31 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from time import process_time
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from reference.mutation import Mutant, mutants
 
 from grading import driver
 from grading.cases import Arrays, Case, all_cases
-from grading.findings import SUMS, Finding, find
+from grading.feedback import message
+from grading.findings import LEVELS, SUMS, Finding, find, sentences
 from grading.hidden.reference.bank import BANK, PLACES, Entry
 from grading.judge import judge
+from grading.rubric import load_rubric
 from grading.submission import Submission
+from HW3.diffusion import GaussianDiffusion
 
 IDS = [id for id in PLACES if id != "conditioning"]  # which is a network: it has no weights to measure
 NEAR = 2e-5  # tables are float32
 # What the judge says better than any measurement: the answer is not looked at, or is of another kind.
-SAID_ALREADY = (
-    "was changed",
-    "keep the dtype",
-    "wrong shape",
-    "another kind",
-    "NaN or infinite",
-    "no gradient",
-    "raised",
-)
+SAID_ALREADY = ("was changed", "keep the dtype", "wrong shape", "another kind", "NaN or infinite", "raised")
+SAID_ALREADY += ("no gradient", "share their noise", "not Gaussian", "tells that of another", "two calls gave the same")
 # What these two take for a number depends on all of the input, so other inputs show another mistake.
 ONE_OF_A_KIND = ("rescaled", "one_spread_per_row")
 OTHER_SCHEDULE = {"timesteps": 13, "beta_start": 0.03, "beta_end": 0.4}
@@ -81,7 +79,13 @@ def answer(of: Mutant | Entry, case: Case) -> Answer:
 
 @cache
 def answers_of_mutants(id: str) -> list[list[Answer]]:
-    return [[answer(mutant, case) for case in cases_of(id)] for mutant in mutants(id)]
+    """Of each on the first case, and on two more in turns."""
+    first, *others = cases_of(id)
+    turns = [
+        [first, *{case.name: case for case in (others[i % len(others)], others[(i + 1) % len(others)])}.values()]
+        for i in range(len(mutants(id)))
+    ]
+    return [[answer(mutant, case) for case in turn] for mutant, turn in zip(mutants(id), turns)]
 
 
 @cache
@@ -141,6 +145,117 @@ def test_finding_costs_little():
     seconds = sorted(a.seconds for id in IDS for answers in answers_of_mutants(id) for a in answers if a.problem)
     print(f"median {1e3 * np.median(seconds):.1f} ms, most {1e3 * seconds[-1]:.1f} ms")
     assert np.median(seconds) < 0.01
+
+
+# -- what is said ----------------------------------------------------------------------------------------------
+
+
+def bare(sentence: str) -> str:
+    """Without the names of arguments and of quantities, which have digits of their own."""
+    return re.sub(r"`\w+`|\(1−ᾱ\)|t−1|t\+1", "", sentence)
+
+
+@pytest.mark.parametrize("id", IDS)
+@pytest.mark.parametrize("level", LEVELS)
+def test_of_hidden_cases_one_of_few_sentences_is_said(id, level):
+    for case in {(case.call, case.check): case for case in cases_of(id)}.values():
+        possible = set(sentences(case.call, case.check, level))
+        assert all(not re.search(r"\d", bare(sentence)) for sentence in possible)
+        assert all(len(sentence) < 300 and not sentence.endswith(".") for sentence in possible)
+        said = {
+            a.finding.sentence(level, hidden=True)
+            for answers in [*answers_of_mutants(id), *answers_of_chaffs(id)]
+            for a in answers
+            if a.finding and (a.case.call, a.case.check) == (case.call, case.check)
+        }
+        assert said - {""} <= possible
+        assert len(possible) == {"idea": 0}.get(level, len(possible))
+        assert level != "term" or len(possible) < 400
+
+
+def test_how_much_is_said():
+    finding = Finding("weight", "x0", ("eps",), ("x_t",), "every", "same", 2.0)
+    says = {level: finding.sentence(level, hidden=False) for level in LEVELS}
+    assert says["idea"] == ""
+    assert says["term"] == "the weight of `eps` is wrong in every row; the weight of `x_t` is right"
+    assert "(by the same factor everywhere, 2);" in says["factor"]
+    assert "2" not in finding.sentence("factor", hidden=True)
+
+
+def test_the_self_check_says_it_where_no_mistake_is_known():
+    case = next(case for case in all_cases("predict-x0") if not case.hidden)
+
+    def tripled(self, x_t, t, eps):
+        return GaussianDiffusion.predict_x0(self, x_t, t, 3 * eps)
+
+    submission = Submission(replaced={PLACES["predict-x0"]: tripled})
+    verdict = judge(case, driver.run(submission, case.call, case.params, case.inputs))
+    texts = {level: message(load_rubric().functions["predict-x0"], case, verdict, {}, level) for level in LEVELS}
+    assert "found:" not in texts["idea"]
+    assert "  found:   the weight of `eps` is wrong in every row" in texts["term"]
+    assert "(by the same" not in texts["term"]
+    assert "(by the same factor everywhere, 3)" in texts["factor"]
+    assert all("  revisit: " in text for text in texts.values())
+
+
+# -- whatever comes --------------------------------------------------------------------------------------------
+
+ANY_CASE = st.sampled_from([case for id in IDS for case in all_cases(id)])
+NUMBERS = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-300, 3e38, -1.7e308, np.nan, np.inf, -np.inf])
+
+
+@st.composite
+def any_result(draw: st.DrawFn) -> tuple[Case, Arrays]:
+    """A case, its inputs perhaps all alike, and arrays of the right names."""
+    case = draw(ANY_CASE)
+    if draw(st.booleans()):
+        alike = {name: np.full_like(array, array.flat[0]) for name, array in case.inputs.items()}
+        case = replace(case, inputs=alike)
+    names = {"z", "again", "x_t", "x_prev", *case.expected}
+    like = next(iter(case.expected.values()))
+    result = {}
+    for name in sorted(names):
+        right = case.expected.get(name, like)
+        kind = draw(st.sampled_from(["right", "scaled", "constant", "noisy", "none", "one", "empty", "shape", "int"]))
+        with np.errstate(all="ignore"):
+            if kind == "noisy":
+                right = right + np.random.default_rng(draw(st.integers(0, 9))).standard_normal(right.shape)
+            elif kind == "one":
+                right = right.copy()
+                right.flat[:1] = draw(NUMBERS)
+            elif kind == "scaled":
+                right = right * draw(NUMBERS)
+            elif kind == "constant":
+                right = np.full_like(right, draw(NUMBERS))
+            elif kind in ("empty", "shape"):
+                right = right[:0] if kind == "empty" else right[..., None][:1]
+            elif kind == "int":
+                right = np.nan_to_num(right).astype(np.int64)
+        if kind != "none":
+            result[name] = right
+    return case, result
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(any_result())
+def test_any_result_gets_a_sentence_or_none(given_result):
+    case, result = given_result
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        finding = find(case, result)
+    if finding:
+        assert finding.sentence("term", hidden=True) in sentences_of(case.call, case.check)
+
+
+@cache
+def sentences_of(call: str, check: str) -> frozenset[str]:
+    return frozenset(sentences(call, check, "term"))
+
+
+def test_nothing_is_found_where_there_is_nothing():
+    case = next(case for case in all_cases("predict-x0"))
+    empty = {name: array[:0] for name, array in case.inputs.items()}
+    assert find(replace(case, inputs=empty, expected={"x0": empty["x_t"]}), {"x0": empty["x_t"]}) is None
 
 
 # -- whether it is true ----------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def _grade_function(exam: Exam, session: Session, function: Function) -> Functio
         known = Counter(verdict.mistake for _, verdict in failed if verdict.mistake)
         result.mistake = known.most_common(1)[0][0] if known else ""
         result.hint = exam.mistakes.get(function.id, {}).get(result.mistake, "")
-        result.finding = "" if result.mistake else _finding(exam, [verdict for _, verdict in failed])
+        result.finding = "" if result.mistake else found_by_measuring(exam, [verdict for _, verdict in failed])
         # First what stands in front of all points, then what is recognised, then what came first.
         group, verdict = min(failed, key=lambda f: (f[0] != function.gate, (f[1].mistake or "") != result.mistake))
         result.problem = verdict.discreet
@@ -94,7 +94,7 @@ def _grade_function(exam: Exam, session: Session, function: Function) -> Functio
     return result
 
 
-def _finding(exam: Exam, failed: list[Verdict]) -> str:
+def found_by_measuring(exam: Exam, failed: list[Verdict]) -> str:
     """What was measured most often, in words that may be shown of hidden cases."""
     level = exam.rubric.hints.feedback
     found = Counter(verdict.finding.sentence(level, hidden=True) for verdict in failed if verdict.finding)
