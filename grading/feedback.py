@@ -22,7 +22,7 @@ def message(
 ) -> str:
     """What was asked, on which input, what came back, and the idea to revisit.
 
-    function: None for whole samplers.  level: one of `findings.LEVELS`, how much is told of what was measured.
+    function: None for whole samplers.  level: one of `rubric.LEVELS`, how much is told of what was measured.
     """
     if function is None:
         return (

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from grading.cases import Arrays, Case, Standins
-from grading.findings import Finding, find
+from grading.findings import Finding
+from grading.measuring import find
 from grading.submission import SubmissionError
 
 

@@ -23,6 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+LEVELS = ("idea", "term", "factor")  # of hints: nothing more; which weight, in which rows; also by what
 RUBRIC = Path(__file__).parent / "rubric.toml"
 
 
@@ -223,8 +224,7 @@ _FUNCTION: dict[str, Kind] = {
     "gate": _TEXT,
     "visibility": _VISIBILITY,
 }
-_HINT_LEVELS = ("idea", "term", "factor")  # findings.LEVELS; `todo` needs no numpy
-_HINT: Kind = (f"one of {', '.join(_HINT_LEVELS)}", lambda value: value in _HINT_LEVELS)
+_HINT: Kind = (f"one of {', '.join(LEVELS)}", lambda value: value in LEVELS)
 _HINTS: dict[str, Kind] = {"self_check": _HINT, "feedback": _HINT}
 _LATE: dict[str, Kind] = {
     "grace_minutes": ("a number from 0 to 1,000,000", _number(0, 1e6)),

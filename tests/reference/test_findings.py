@@ -23,10 +23,11 @@ from reference.mutation import Mutant, mutants
 from grading import driver
 from grading.cases import Arrays, Case, all_cases
 from grading.feedback import message
-from grading.findings import LEVELS, SUMS, Finding, find, sentences
+from grading.findings import SUMS, Finding, sentences
 from grading.hidden.reference.bank import BANK, PLACES, Entry
 from grading.judge import judge
-from grading.rubric import load_rubric
+from grading.measuring import find
+from grading.rubric import LEVELS, load_rubric
 from grading.submission import Submission
 from HW3.diffusion import GaussianDiffusion
 
