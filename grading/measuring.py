@@ -572,55 +572,51 @@ def _factor_of_forms(case: Case, right: np.ndarray, given: np.ndarray, errors: n
 
 
 def _on_own_noise(case: Case, result: Arrays) -> Finding | None:
-    """Mean and spread of the draws at equal times."""
+    """Several draws at the same inputs, (calls, rows, ...): their mean, and their size, row by row."""
     output = next(iter(SUMS[case.call]))
     mean, scale = case.expected["mean"], case.expected["scale"]
-    if output not in result or not _measurable(result[output], mean, scale):
+    if output not in result or result[output].shape[1:] != mean.shape or not _measurable(result[output], mean, scale):
         return None
-    shape, rows = result[output].shape, len(mean)
-    if mean.shape not in (shape, shape[1:]):  # one call, or several
+    z = ((result[output].astype(np.float64) - mean) / scale).reshape(len(result[output]), len(mean), -1)
+    calls, rows, n = z.shape
+    if np.abs(z).max() < NO_NOISE:
+        return Finding("weight", output, ("own noise",), where="every", factor="missing")
+    if calls < 2 or rows * n < FEW or np.ptp(z, axis=0).max() < NO_NOISE:
         return None
-    z = (result[output].astype(np.float64) - mean) / scale
-    if shape != mean.shape:
-        if len(z) > 1 and np.ptp(z, axis=0).max() < NO_NOISE < np.ptp(z[0]):
-            return None  # the same draw in every call
-        z = np.moveaxis(z, 0, -1)
-    z = z.reshape(rows, -1)
-    columns = z.shape[1]
-    times = [case.inputs[name] for name in ("t", "t_prev") if name in case.inputs]
-    if rows < 2 or columns < 2 or not times or any(t.shape != (rows,) for t in times):
-        return None
-    _, group = np.unique(np.stack(times, axis=1), axis=0, return_inverse=True)
-    members = [group.reshape(-1) == i for i in range(group.max() + 1)]
-    large = [rows_of for rows_of in members if rows_of.sum() * columns >= FEW]
-    if not large:
-        return None
-    shared = _shared(output, np.concatenate([_signs(z[rows_of] - np.median(z[rows_of])) for rows_of in large]))
+    shared = _shared(output, z)
     if shared:
         return shared
-    draws = [z[rows_of].ravel() for rows_of in large]
-    squares = [np.square(v - v.mean()) for v in draws]
-    off_mean = [abs(v.mean()) > SIGMAS * v.std() / np.sqrt(v.size) + ROUNDING * case.tolerance[0] for v in draws]
-    off_size = [abs(q.mean() - 1) > SIGMAS * q.std() / np.sqrt(q.size) for q in squares]
-    for off, term in ((off_mean, "draws"), (off_size, "own noise")):
-        if any(off):
-            where = "every" if all(off) and len(large) == len(members) else "some"
-            is_missing = term == "own noise" and all(q.mean() < NO_NOISE for q in squares)
-            return Finding("weight", output, (term,), where=where, factor="missing" if is_missing else "")
+    average = z.mean(axis=0)
+    # Both are 1 in each row, up to chance, if the noise is as large and its mean where it should be.
+    size = np.square(z - average).sum(axis=(0, 2)) / ((calls - 1) * n)
+    ratio = np.square(average).mean(axis=1) * calls / np.maximum(size, NO_NOISE)
+    for unusual, term in (
+        (np.maximum(_sigmas(ratio, n, (calls - 1) * n), 0), "draws"),
+        (_sigmas(size, (calls - 1) * n), "own noise"),
+    ):
+        off = np.abs(unusual) > SIGMAS
+        # All rows together tell more. The first statistic has no negative values, so its mean is 0.4 by chance.
+        if off.any() or abs(unusual.mean()) * np.sqrt(rows) > SIGMAS + np.sqrt(rows):
+            return Finding("weight", output, (term,), where="every" if off.all() else "some")
     return None
 
 
-def _signs(z: np.ndarray) -> np.ndarray:
-    """Signs with mean zero: they tell of what is shared, whatever the size of the noise depends on."""
-    signs = np.sign(np.where(np.abs(z) < NO_NOISE, 0, z))
-    return signs - signs.mean()
+def _sigmas(ratio: np.ndarray, above: float, below: float = np.inf) -> np.ndarray:
+    """How unusual ratios of means of so many squares of noise are, in standard deviations (Wilson and Hilferty)."""
+    return (np.cbrt(ratio) - 1 + 2 / 9 * (1 / above - 1 / below)) / np.sqrt(2 / 9 * (1 / above + 1 / below))
 
 
-def _shared(output: str, signs: np.ndarray) -> Finding | None:
-    """Whether rows or columns have some of their noise in common: then it is no sample of so many."""
-    for axis, kind in ((0, "alike rows"), (1, "alike columns")):
-        common = np.square(signs.mean(axis=axis)).mean() * signs.shape[axis]  # at most 1 on average, if none is
-        if common > 1 + SIGMAS * np.sqrt(2 / signs.shape[1 - axis]):
+def _shared(output: str, draws: np.ndarray) -> Finding | None:
+    """Whether rows or columns of (calls, rows, columns) have noise in common: then it is no sample of so many.
+
+    What two calls differ by is noise alone, and its signs tell, whatever its size depends on.
+    """
+    pairs = len(draws) // 2
+    change = draws[0 : 2 * pairs : 2] - draws[1 : 2 * pairs : 2]
+    signs = np.sign(np.where(np.abs(change) < NO_NOISE, 0, change))
+    for axis, kind in ((1, "alike rows"), (2, "alike columns")):
+        common = np.square(signs.mean(axis=axis)) * signs.shape[axis]  # at most 1 on average, if none is
+        if common.mean() > 1 + SIGMAS * np.sqrt(2 / common.size):
             return Finding(kind, output)
     return None
 
@@ -638,7 +634,7 @@ def _on_draw(case: Case, result: Arrays) -> Finding | None:
     first, second = ((draw.astype(np.float64) - mean) / scale for draw in (z, again))
     if len(mean) < FEW:
         return None
-    shared = _shared("z", np.sign(np.where(np.abs(first - second) < NO_NOISE, 0, first - second)))
+    shared = _shared("z", np.stack([first, second]))
     if shared:
         return shared
     x = np.stack([mean / scale, 1 / scale, logvar / scale, np.ones_like(scale)], axis=-1).reshape(-1, 4)
