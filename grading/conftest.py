@@ -84,11 +84,11 @@ def check(
     from grading.rubric import load_rubric
     from grading.submission import SubmissionError
 
-    functions, hints, call = load_rubric().functions, mistakes(), partial(driver.run, submission)
-    watched = {id: device_case(load_cases(PUBLIC / f"{id}.npz", hidden=False)).name for id in functions}
+    rubric, hints, call = load_rubric(), mistakes(), partial(driver.run, submission)
+    watched = {id: device_case(load_cases(PUBLIC / f"{id}.npz", hidden=False)).name for id in rubric.functions}
 
     def check_case(case: Case) -> None:
-        function = functions.get(case.id)  # whole samplers belong to no id and carry no points
+        function = rubric.functions.get(case.id)  # whole samplers belong to no id and carry no points
         if function is not None:
             record_property("graded", [case.id, case.group, case.hidden])
         try:
@@ -101,7 +101,7 @@ def check(
         except (SubmissionError, OutOfTime) as error:
             pytest.fail(f"{case.id}: {error}", pytrace=False)
         if not verdict.passed:
-            pytest.fail(message(function, case, verdict, hints), pytrace=False)
+            pytest.fail(message(function, case, verdict, hints, rubric.hints.self_check), pytrace=False)
         if not case.hidden and watched.get(case.id) == case.name:
             record_property("note", [case.id, device_note(call, case)])
 

@@ -17,8 +17,13 @@ def mistakes() -> dict[str, dict[str, str]]:
     return json.loads(MISTAKES.read_text(encoding="utf-8"))
 
 
-def message(function: Function | None, case: Case, verdict: Verdict, hints: dict[str, dict[str, str]]) -> str:
-    """What was asked, on which input, what came back, and the idea to revisit. function: None for whole samplers."""
+def message(
+    function: Function | None, case: Case, verdict: Verdict, hints: dict[str, dict[str, str]], level: str
+) -> str:
+    """What was asked, on which input, what came back, and the idea to revisit.
+
+    function: None for whole samplers.  level: one of `rubric.LEVELS`, how much is told of what was measured.
+    """
     if function is None:
         return (
             f"sample_{case.params['sampler']}: {verdict.problem}\n  asked:   {_question(case)}\n"
@@ -27,7 +32,10 @@ def message(function: Function | None, case: Case, verdict: Verdict, hints: dict
     hint = hints.get(case.id, {}).get(verdict.mistake or "")
     lines = [f"{function.id} ({function.name} in {function.file}): {verdict.problem}"]
     lines.append(f"  asked:   {_question(case)}")
-    lines.append(f"  mistake: {hint}" if hint else f"  revisit: {function.idea}")
+    if hint:
+        return "\n".join([*lines, f"  mistake: {hint}"])
+    found = verdict.finding.sentence(level, hidden=case.hidden) if verdict.finding else ""
+    lines += [f"  found:   {found}"] * bool(found) + [f"  revisit: {function.idea}"]
     return "\n".join(lines)
 
 

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from grading.cases import Arrays, Case, Standins
+from grading.findings import Finding
+from grading.measuring import find
 from grading.submission import SubmissionError
 
 
@@ -40,12 +42,14 @@ class Verdict:
     """Whether a case is passed; if not, why, and the name of the known mistake that gives the same result.
 
     discreet: why, in words that may be shown although the case is hidden.
+    finding: where no known mistake does, what was measured of the result; None if nothing is sure.
     """
 
     passed: bool
     problem: str = ""
     mistake: str | None = None
     discreet: str = ""
+    finding: Finding | None = None
 
 
 def judge(case: Case, result: Arrays) -> Verdict:
@@ -57,7 +61,8 @@ def judge(case: Case, result: Arrays) -> Verdict:
             if not problems:
                 return Verdict(True)
             problem, mistake = problems[0], _recognise(case, fingerprint)
-    return Verdict(False, problem.text, mistake, problem.discreet or problem.text)
+    finding = None if mistake else find(case, result)
+    return Verdict(False, problem.text, mistake, problem.discreet or problem.text, finding)
 
 
 def run_and_judge(call: Call, case: Case) -> Verdict:
@@ -84,7 +89,8 @@ def run_and_judge(call: Call, case: Case) -> Verdict:
             raise
         return verdict
     # The second verdict is about this function alone, so it is also the better explanation.
-    return second if second.passed or verdict is None or second.mistake else verdict
+    is_better = second.passed or verdict is None or second.mistake or (second.finding and not verdict.mistake)
+    return second if is_better or verdict is None else verdict
 
 
 # -- the gate ------------------------------------------------------------------------------------------

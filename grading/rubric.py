@@ -23,6 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+LEVELS = ("idea", "term", "factor")  # of hints: nothing more; which weight, in which rows; also by what
 RUBRIC = Path(__file__).parent / "rubric.toml"
 
 
@@ -58,6 +59,14 @@ class LatePolicy:
             return 0.0
         days = math.ceil(round(min(minutes / 1440, 1e6), 6))  # rounded: 24 h after the grace period is one day, not two
         return round(earned * min(days * self.percent_per_day, self.max_percent) / 100, 4)
+
+
+@dataclass(frozen=True)
+class Hints:
+    """How much is told of what was measured of a wrong answer; the fields are explained in rubric.toml."""
+
+    self_check: str = "term"
+    feedback: str = "term"
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,7 @@ class Rubric:
     source: Source = field(repr=False)
     visibility: str = "visible"
     stdout_visibility: str = "hidden"
+    hints: Hints = field(default_factory=Hints)
 
     @property
     def total(self) -> float:
@@ -113,7 +123,7 @@ class Rubric:
 def load_rubric(path: Path = RUBRIC) -> Rubric:
     """Read and check the rubric. Raises GradingError, with the line, for whatever makes no sense."""
     source, raw = _read(path)
-    _check(source, raw, _TOP, optional=("visibility", "stdout_visibility", "late"))
+    _check(source, raw, _TOP, optional=("visibility", "stdout_visibility", "late", "hints"))
     functions: dict[str, Function] = {}
     for number, entry in enumerate(raw.pop("function")):
         function = _function(source, entry, number)
@@ -128,8 +138,10 @@ def load_rubric(path: Path = RUBRIC) -> Rubric:
             raise source.error(f"no function is in {file}: take it out of `submit`", "submit")
     late = raw.pop("late", {})
     _check(source, late, _LATE, optional=_LATE, table="late")
+    hints = raw.pop("hints", {})
+    _check(source, hints, _HINTS, optional=_HINTS, table="hints")
     settings = {**raw, "submit": tuple(raw["submit"])}
-    return Rubric(**settings, functions=functions, late=LatePolicy(**late), source=source)
+    return Rubric(**settings, functions=functions, late=LatePolicy(**late), source=source, hints=Hints(**hints))
 
 
 def _read(path: Path) -> tuple[Source, dict[str, Any]]:
@@ -196,6 +208,7 @@ _TOP: dict[str, Kind] = {
     "visibility": _VISIBILITY,
     "stdout_visibility": _VISIBILITY,
     "late": ("a table", lambda value: type(value) is dict),
+    "hints": ("a table", lambda value: type(value) is dict),
     "function": ("a list of tables", lambda value: type(value) is list and all(type(item) is dict for item in value)),
 }
 _FUNCTION: dict[str, Kind] = {
@@ -211,6 +224,8 @@ _FUNCTION: dict[str, Kind] = {
     "gate": _TEXT,
     "visibility": _VISIBILITY,
 }
+_HINT: Kind = (f"one of {', '.join(LEVELS)}", lambda value: value in LEVELS)
+_HINTS: dict[str, Kind] = {"self_check": _HINT, "feedback": _HINT}
 _LATE: dict[str, Kind] = {
     "grace_minutes": ("a number from 0 to 1,000,000", _number(0, 1e6)),
     "percent_per_day": _PERCENT,

@@ -19,6 +19,7 @@ from typing import Any
 from grading import judge
 from grading.cases import HIDDEN, Case, load_cases
 from grading.feedback import mistakes
+from grading.findings import sentences
 from grading.hidden.engine import grade
 from grading.hidden.engine.session import CALLS_PER_SUBMISSION, BudgetSpent, Unloadable
 from grading.hidden.reports.feedback import feedback
@@ -32,8 +33,8 @@ TIMEOUT = 10.0  # seconds for one call, as `grade` has it by default
 
 # What is known of a function's result before the first hidden input, what hidden inputs decide and students see, and
 # what students do not see.
-KNOWN, TOLD = {"id", "possible"}, {"groups", "points", "problem", "hint", "public"}
-UNTOLD = {"mistake": "", "seconds": 0.0}
+KNOWN, TOLD = {"id", "possible"}, {"groups", "points", "problem", "hint", "finding", "public"}
+UNTOLD: dict[str, Any] = {"mistake": "", "seconds": 0.0}
 UNTOLD_OF_ALL: dict[str, Any] = {"fingerprint": "", "source": "", "statuses": [], "events": []}
 SECOND_TIME = "cannot be imported a second time"
 LINE = 7  # stands for the line that a public check has told
@@ -48,7 +49,8 @@ def bits(id: str) -> float:
     """The logarithm of the number of things that can be told about one function."""
     counts = [1 + sum(case.group == group for case in hidden_cases(id)) for group in groups(id)]
     public = 3  # none, that of before the hidden cases, or that its file cannot be imported a second time
-    return sum(map(math.log2, (*counts, len(problems(id)), len(hints(id)), public)))
+    explained = len(hints(id) | found(id))  # a finding is told where no mistake is known
+    return sum(map(math.log2, (*counts, len(problems(id)), explained, public)))
 
 
 def bits_of_all() -> float:
@@ -65,6 +67,13 @@ def hints(id: str) -> set[str]:
     """What is said of known mistakes; points follow from the counts, and the name from the hint."""
     known = mistakes()[id]
     return {"", *(known[name] for case in hidden_cases(id) for name in case.mistakes)}
+
+
+@cache
+def found(id: str) -> frozenset[str]:
+    """What is said of what was measured."""
+    kinds = {(case.call, case.check) for case in hidden_cases(id)}
+    return frozenset(text for kind in kinds for text in sentences(*kind, RUBRIC.hints.feedback))
 
 
 @cache
@@ -211,6 +220,8 @@ def assert_told(function: FunctionResult) -> None:
     said = re.sub(r"(?<= in line )\d+(?= of )", str(LINE), function.problem)
     assert said in problems(function.id), (function.id, function.problem)
     assert function.hint in hints(function.id)
+    assert function.finding in {"", *found(function.id)}
+    assert not (function.hint and function.finding)
     assert {group: count for group, (_, count) in function.groups.items()} in (
         {},
         {group: sum(case.group == group for case in hidden_cases(function.id)) for group in groups(function.id)},

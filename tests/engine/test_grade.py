@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,9 +21,12 @@ import pytest
 import classroom
 from classroom import copy_tree, from_bank, grades, grading, handout, solution, start, write
 from exploits import exploits
+from grading.findings import Finding
 from grading.hidden.engine import session
+from grading.hidden.engine.grade import Exam, found_by_measuring
 from grading.hidden.reference.bank import BANK
-from grading.rubric import load_rubric
+from grading.judge import Verdict
+from grading.rubric import Hints, load_rubric
 from harness import assert_one_line, child_env
 
 IDS = list(load_rubric().functions)
@@ -52,6 +56,24 @@ def comparable(out: Path) -> dict[str, object]:
         del result["seconds"]
         found[name] = (row, result)
     return found
+
+
+# -- what is told of hidden cases -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [
+        ("idea", ""),
+        ("term", "the weight of `eps` is wrong"),
+        ("factor", "the weight of `eps` is wrong (by the same factor everywhere)"),
+    ],
+)
+def test_what_was_measured_most_often_is_told_as_far_as_the_rubric_wants(level, told):
+    rubric = replace(load_rubric(), hints=Hints(self_check="factor", feedback=level))
+    often, once = (Finding("weight", "x0", (name,), factor="same", number=3.25) for name in ("eps", "x_t"))
+    failed = [Verdict(False, finding=finding) for finding in (once, often, None, often)]
+    assert found_by_measuring(Exam(rubric, {}, {}, {}, 1.0), failed) == told
 
 
 # -- one class of odd submissions ----------------------------------------------------------------------------

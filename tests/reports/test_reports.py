@@ -77,11 +77,11 @@ def make(submission="ada", student="Ada", lost=(), **changes) -> Result:
 
 def hostile(text=ALL, submission="mallory") -> Result:
     """All that a submission can say, said."""
-    function = FunctionResult("kl", 2.5, 10, {"moderate": [1, 4]}, text, "mistake", text, text)
+    function = FunctionResult("kl", 2.5, 10, {"moderate": [1, 4]}, text, "mistake", text, text, finding=text)
     return make(
         submission,
         text,
-        {"kl": function, "guidance": FunctionResult("guidance", 0, 5, {}, text, "", "", text)},
+        {"kl": function, "guidance": FunctionResult("guidance", 0, 5, {}, text, "", "", text, finding=text)},
         statuses=[text],
         notes=[text, text],
         events=[text],
@@ -282,6 +282,19 @@ def test_feedback_says_what_failed_and_why():
     assert "Handed in" not in page.text
 
 
+def test_what_was_measured_is_told_where_no_mistake_is_known():
+    found = FunctionResult("kl", 4, 10, {}, "is off", finding="the weight of the constant term is wrong")
+    known = FunctionResult("guidance", 1, 5, {}, "is off", "name", "the hint", finding="never shown")
+    result = make(lost={"kl": found, "guidance": known, "posterior": 3})
+    page = harmless(feedback(result, RUBRIC))
+    assert f"What was measured {found.finding} Look again at {RUBRIC.functions['kl'].idea}" in page.text
+    assert page.text.count("What was measured") == 1
+    tests = {test["tags"][0]: test for test in gradescope(result, RUBRIC)["tests"]}
+    assert f"What was measured: {found.finding}\nLook again at" in tests["kl"]["output"]
+    assert tests["kl"]["extra_data"]["finding"] == found.finding
+    assert "measured" not in tests["posterior"]["output"] + tests["guidance"]["output"]
+
+
 def test_feedback_of_a_full_score():
     page = harmless(feedback(make(), RUBRIC))
     assert "Every function passes every hidden check" in page.text
@@ -466,6 +479,14 @@ def small_class() -> list[Result]:
         make("c", lost={"kl": kl(5, "sign"), "q-sample": 0}, seconds=1, events=["tried to open a socket"]),
         make("d", lost={"kl": kl(0, ""), "posterior": 0, "ddim-step": 10}, penalty=20, statuses=["late", "odd"]),
     ]
+
+
+def test_what_was_measured_is_counted_among_the_mistakes(tmp_path):
+    found = FunctionResult("kl", 0, 10, {}, "is off", finding="the constant term is wrong")
+    write_summary(tmp_path, [*small_class(), make("e", lost={"kl": found}), make("f", lost={"kl": found})], RUBRIC)
+    text = harmless((tmp_path / "summary.html").read_text(encoding="utf-8")).text
+    assert "2 × sign b c 2 × the constant term is wrong e f 1 ×" in text
+    assert "1 × no known mistake recognised d" in text
 
 
 def test_summary_numbers(tmp_path):

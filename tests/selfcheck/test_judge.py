@@ -95,7 +95,7 @@ def test_exceptions_of_the_submission_pass_through():
 def test_a_wrong_value_says_what_was_asked_what_came_and_what_to_revisit():
     function, case = RUBRIC.functions["ddim-step"], case_of("ddim-step")
     verdict = verdict_on("ddim-step", lambda self, x_t, t, t_prev, eps, eta=0.0, noise=None: x_t * 1.2345)
-    text = message(function, case, verdict, mistakes())
+    text = message(function, case, verdict, mistakes(), "idea")
     assert "ddim-step (GaussianDiffusion.ddim_step in HW3/diffusion.py)" in text
     assert "`x_prev` is off by up to" in text
     assert "t = [" in text
@@ -113,7 +113,7 @@ def test_a_known_mistake_is_named_in_words(id):
             except Exception:
                 continue
             if verdict.mistake == chaff.name:
-                assert f"mistake: {chaff.text}" in message(RUBRIC.functions[id], case, verdict, mistakes())
+                assert f"mistake: {chaff.text}" in message(RUBRIC.functions[id], case, verdict, mistakes(), "term")
                 named += 1
                 break
     assert named >= 5

@@ -52,6 +52,8 @@ def error_of(path) -> str:
         ),
         ("max_file_bytes = 200_000", "max_file_bytes = true", "`max_file_bytes` is True"),
         ("max_file_bytes = 200_000", "max_file_bytes = 0", "`max_file_bytes` is 0"),
+        ('feedback = "term"', 'feedback = "all"', "`feedback` is 'all', where one of idea, term, factor is asked for"),
+        ("self_check =", "selfcheck =", "there is no setting `selfcheck`; is `self_check` meant?"),
         (KL_WEIGHTS, "weights = 10", "kl: `weights` is 10, where a positive weight for every group"),
         (KL_WEIGHTS, "weights = {}", "a positive weight for every group"),
         (KL_WEIGHTS, "weights = { moderate = 6, extreme = -4 }", "a positive weight for every group"),

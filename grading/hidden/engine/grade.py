@@ -124,7 +124,8 @@ def _first_that_fails(exam: Exam, session: Session, function: Function) -> Publi
             line = error.line
             verdict = Verdict(False, error.text + _where(error, session.file, line))
         if not verdict.passed:
-            return Public(message(function, case, verdict, exam.mistakes), line)
+            said = message(function, case, verdict, exam.mistakes, exam.rubric.hints.feedback)
+            return Public(said, line)
     return Public(note=_device_note(session, device_case(exam.public[function.id])))
 
 
@@ -157,6 +158,7 @@ def _grade_function(exam: Exam, session: Session, function: Function, public: Pu
         known = Counter(verdict.mistake for _, verdict in failed if verdict.mistake)
         result.mistake = known.most_common(1)[0][0] if known else ""
         result.hint = exam.mistakes.get(function.id, {}).get(result.mistake, "")
+        result.finding = "" if result.mistake else found_by_measuring(exam, [verdict for _, verdict in failed])
         # First what stands in front of all points, then what is recognised, then what came first.
         group, verdict = min(failed, key=lambda f: (f[0] != function.gate, (f[1].mistake or "") != result.mistake))
         result.problem = verdict.discreet
@@ -175,6 +177,13 @@ def _device_note(session: Session, case: Case) -> str:
         return device_note(session.run, case)
     except (WorkerLost, Unloadable, Failed, SubmissionError):
         return ""
+
+
+def found_by_measuring(exam: Exam, failed: list[Verdict]) -> str:
+    """What was measured most often, in words that may be shown of hidden cases."""
+    level = exam.rubric.hints.feedback
+    found = Counter(verdict.finding.sentence(level, hidden=True) for verdict in failed if verdict.finding)
+    return found.most_common(1)[0][0] if found else ""
 
 
 def _judge_hidden(session: Session, case: Case, public: Public) -> Verdict:

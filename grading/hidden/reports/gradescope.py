@@ -117,7 +117,12 @@ def _test(row: Row, rubric: Rubric) -> dict[str, Any]:
         "output_format": "text",
         "tags": [function.id],
         "visibility": function.visibility or rubric.visibility,
-        "extra_data": {"groups": result.groups, "mistake": result.mistake, "seconds": result.seconds},
+        "extra_data": {
+            "groups": result.groups,
+            "mistake": result.mistake,
+            "finding": result.finding,
+            "seconds": result.seconds,
+        },
     }
 
 
@@ -128,7 +133,10 @@ def explanation(row: Row) -> str:
     if row.full:
         return "\n".join([*lines, f"`{function.name}` in {function.file} is right."])
     lines += [f"`{function.name}` in {function.file}: {clip(result.problem, MAX_MESSAGE) or 'some answers are wrong'}"]
-    lines.append(f"This looks like a known mistake: {result.hint}" if result.hint else f"Look again at {function.idea}")
+    if result.hint:
+        lines.append(f"This looks like a known mistake: {result.hint}")
+    else:
+        lines += [f"What was measured: {result.finding}"] * bool(result.finding) + [f"Look again at {function.idea}"]
     if row.groups:
         lines.append(f"Hidden checks passed: {', '.join(row.groups)}")
     if result.public:

@@ -1,7 +1,7 @@
 """What grading one submission found: plain data, which reports are made of and `--resume` reads back.
 
-Two kinds of text meet here. What the judge wrote (`problem`, `hint`, `notes`, `events`) holds no hidden value and may
-be shown. What came out of the submission (`public`, `output`) is hostile: escape it.
+Two kinds of text meet here. What the judge wrote (`problem`, `hint`, `finding`, `notes`, `events`) holds no hidden
+value and may be shown. What came out of the submission (`public`, `output`) is hostile: escape it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ class FunctionResult:
 
     groups: name -> [passed, all] of its hidden cases.  problem: what is wrong, in the judge's words; "" if nothing is.
     mistake, hint: the name of the known mistake that answers the same, and the sentence about it; "" if none does.
+    finding: where none does, what was measured of the answers, in the judge's words; "" if nothing is sure.
     public: the message of a public check that fails, as the student's own `pytest grading/` prints it.
     note: what a right function should change all the same, in the judge's words; it costs nothing.
     """
@@ -33,6 +34,7 @@ class FunctionResult:
     public: str = ""
     note: str = ""
     seconds: float = 0.0
+    finding: str = ""
 
 
 @dataclass

@@ -107,11 +107,14 @@ def _functions(results: list[Result], rubric: Rubric) -> list[FunctionSummary]:
 
 @dataclass(frozen=True)
 class Mistake:
-    """One way to lose points, and who did. place: of the id in the rubric.  hint: "" for an unknown one."""
+    """One way to lose points, and who did. place: of the id in the rubric.
+
+    told: the sentence about a known mistake, or what was measured; "" for an unknown one.
+    """
 
     place: int
     id: str
-    hint: str
+    told: str
     submissions: list[str]
 
 
@@ -121,10 +124,11 @@ def _mistakes(results: list[Result], rubric: Rubric) -> list[Mistake]:
     for result in results:
         for row in rows(result, rubric):
             if not row.full:
-                found.setdefault((row.number, row.function.id, row.result.hint), []).append(result.submission)
+                told = row.result.hint or row.result.finding
+                found.setdefault((row.number, row.function.id, told), []).append(result.submission)
     return sorted(
         (Mistake(*what, names) for what, names in found.items()),
-        key=lambda mistake: (mistake.place, not mistake.hint, -len(mistake.submissions), mistake.hint),
+        key=lambda mistake: (mistake.place, not mistake.told, -len(mistake.submissions), mistake.told),
     )
 
 
