@@ -100,7 +100,7 @@ def _measurable(*arrays: np.ndarray) -> bool:
 
 def _tolerance(case: Case, output: str) -> tuple[float, float]:
     """What a case allows one of its results; an array may have a tolerance of its own."""
-    return getattr(case, "tolerances", {}).get(output, case.tolerance)
+    return case.tolerances.get(output, case.tolerance)
 
 
 def _unit(case: Case, output: str, want: np.ndarray) -> np.ndarray:
