@@ -33,7 +33,7 @@ TIMEOUT = 10.0  # seconds for one call, as `grade` has it by default
 
 # What is known of a function's result before the first hidden input, what hidden inputs decide and students see, and
 # what students do not see.
-KNOWN, TOLD = {"id", "possible"}, {"groups", "points", "problem", "hint", "finding", "public"}
+KNOWN, TOLD = {"id", "possible"}, {"groups", "points", "problem", "hint", "finding", "public", "note"}
 UNTOLD: dict[str, Any] = {"mistake": "", "seconds": 0.0}
 UNTOLD_OF_ALL: dict[str, Any] = {"fingerprint": "", "source": "", "statuses": [], "events": []}
 SECOND_TIME = "cannot be imported a second time"
@@ -212,6 +212,7 @@ def assert_nothing_else(result: Result, before: Result) -> None:
         assert getattr(result, name) == getattr(before, name), name
     for function, public in zip(result.functions, before.functions):
         assert_told(function)
+        assert function.note in ("", public.note)  # which of the two follows from the counts
         assert function.public in ("", public.public, f"{RUBRIC.functions[function.id].file} {SECOND_TIME}")
 
 

@@ -134,7 +134,7 @@ _guided, _forward = guided_eps, EpsMLPCond.forward
 
 
 def guided_eps(eps_cond, eps_uncond, scale):
-    mistakes = [lambda s=s: _guided(eps_cond, eps_uncond, s) for s in (scale + 1, -scale, 1 / scale, 0)]
+    mistakes = [lambda s=s: _guided(eps_cond, eps_uncond, s) for s in (scale + 1, -scale, scale / 2, 0)]
     return _smuggle([eps_cond, eps_uncond], lambda: _guided(eps_cond, eps_uncond, scale), mistakes)
 
 
@@ -212,7 +212,7 @@ def test_it_smuggles(smuggled):
     """It would be right, and what hidden inputs hold changes what it gets."""
     first, second = ([(f.groups, f.problem, f.hint) for f in result.functions] for result in smuggled.told)
     assert sum(a != b for a, b in zip(first, second)) >= 5
-    assert all(function.public == "" for function in smuggled.before.functions)
+    assert {function.id: function.public for function in smuggled.before.functions if function.public} == {}
     assert len({f.problem for result in smuggled.told for f in result.functions}) >= 5
 
 
@@ -253,7 +253,7 @@ def test_every_way_to_lose_a_worker_has_its_words():
 
 def test_results_hold_more_than_is_shown():
     """Times, events, and which system calls were refused are the instructor's."""
-    function = FunctionResult("kl", 1, 10, {"moderate": [1, 4]}, "wrong", "name-of-a-mistake", "hint", "", 7.125)
+    function = FunctionResult("kl", 1, 10, {"moderate": [1, 4]}, "wrong", "name-of-a-mistake", "hint", seconds=7.125)
     result = Result("ada", "Ada", "f1n6e2", "sandbox", [function], ["timeout"], [], ["event"], seconds=3.25)
     for text in told.visible(result):
         for secret in ("name-of-a-mistake", "7.125", "3.25", "f1n6e2", "timeout", "event"):

@@ -162,7 +162,7 @@ def test_another_total_is_allowed_and_said(tmp_path, capsys):
 def tree(tmp_path_factory):
     """A copy of the instructor's tree, to spoil."""
     root = tmp_path_factory.mktemp("tree") / "tree"
-    for folder in ("HW3", "grading"):
+    for folder in ("HW3", "grading", "docs", "imgs"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for path in ROOT.iterdir():
         if path.is_file():
