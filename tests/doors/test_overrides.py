@@ -199,13 +199,12 @@ def test_a_run_and_what_it_remembers(tmp_path):
     assert TOTAL not in [override.id for override in read_result(out / "ada" / "results.json").overrides]
 
 
-def test_a_run_that_is_killed_has_told_the_next_one(tmp_path, monkeypatch):
-    def killed(run):
+def test_a_run_that_is_killed_has_told_the_next_one(tmp_path):
+    def killed():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(GradingRun, "_start", killed)
     exam, record = make_exam(["guidance"], 10), Record(grades_sha256="f00d")
-    run = GradingRun(tmp_path, tmp_path, exam, "sandbox", Decisions(RUBRIC), record, b"", {})
+    run = GradingRun(tmp_path, exam, "sandbox", Decisions(RUBRIC), record, b"", {})
     with pytest.raises(KeyboardInterrupt):
-        run.grade([Handin("ada", "ada", ())], workers=1, resume=True)
+        run.grade([Handin("ada", "ada", ())], killed, at_a_time=1, resume=True)
     assert read_record(tmp_path) == record
