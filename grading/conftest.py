@@ -85,7 +85,8 @@ def check(
     from grading.submission import SubmissionError
 
     rubric, hints, call = load_rubric(), mistakes(), partial(driver.run, submission)
-    watched = {id: device_case(load_cases(PUBLIC / f"{id}.npz", hidden=False)).name for id in rubric.functions}
+    paths = {id: PUBLIC / f"{id}.npz" for id in rubric.functions}  # a tree may hold hidden cases only
+    watched = {id: device_case(load_cases(path, hidden=False)).name for id, path in paths.items() if path.is_file()}
 
     def check_case(case: Case) -> None:
         function = rubric.functions.get(case.id)  # whole samplers belong to no id and carry no points
