@@ -9,3 +9,9 @@ class GradingError(Exception):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def not_installed(error: ImportError, what: str, requirements: str) -> GradingError:
+    """What to say of a package that `what` needs and a file of requirements names."""
+    needed = f"pip install -r {requirements}"
+    return GradingError(f"{error.name} is not installed, which {what} needs: {needed}", exit_code=2)

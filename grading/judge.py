@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,14 +42,19 @@ class Verdict:
     """Whether a case is passed; if not, why, and the name of the known mistake that gives the same result.
 
     discreet: why, in words that may be shown although the case is hidden.
-    finding: where no known mistake does, what was measured of the result; None if nothing is sure.
+    measure: finds what is wrong by measuring. That takes as long as judging, and hardly any verdict is asked for it.
     """
 
     passed: bool
     problem: str = ""
     mistake: str | None = None
     discreet: str = ""
-    finding: Finding | None = None
+    measure: Callable[[], Finding | None] = field(default=lambda: None, compare=False, repr=False)
+
+    @cached_property
+    def finding(self) -> Finding | None:
+        """Where no known mistake gives the same result, what was measured of it; None if nothing is sure."""
+        return None if self.mistake else self.measure()
 
 
 def judge(case: Case, result: Arrays) -> Verdict:
@@ -61,8 +66,7 @@ def judge(case: Case, result: Arrays) -> Verdict:
             if not problems:
                 return Verdict(True)
             problem, mistake = problems[0], _recognise(case, fingerprint)
-    finding = None if mistake else find(case, result)
-    return Verdict(False, problem.text, mistake, problem.discreet or problem.text, finding)
+    return Verdict(False, problem.text, mistake, problem.discreet or problem.text, partial(find, case, result))
 
 
 def run_and_judge(call: Call, case: Case) -> Verdict:
@@ -89,7 +93,7 @@ def run_and_judge(call: Call, case: Case) -> Verdict:
             raise
         return verdict
     # The second verdict is about this function alone, so it is also the better explanation.
-    is_better = second.passed or verdict is None or second.mistake or (second.finding and not verdict.mistake)
+    is_better = second.passed or verdict is None or second.mistake or (not verdict.mistake and second.finding)
     return second if is_better or verdict is None else verdict
 
 
@@ -277,7 +281,8 @@ def _are_unrelated(slices: np.ndarray) -> bool:
     """Whether no two rows of independent noise point the same or the opposite way, as far as chance allows."""
     count, n = slices.shape
     length = np.sqrt(np.square(slices).sum(axis=1, keepdims=True))
-    cosines = (slices / length) @ (slices / length).T
+    directions = slices / length
+    cosines = directions @ directions.T
     np.fill_diagonal(cosines, 0)
     largest = np.abs(cosines).max()
     # For directions in n dimensions, P(|cosine| > c) < (1 - c^2)^((n - 1) / 2).

@@ -276,6 +276,7 @@ def test_submissions_in_the_sandbox(container):
     assert "HW3/vae.py cannot be imported: SyntaxError" in for_students(broken)
     assert f"{DIFFUSION} is missing" in for_students(broken)
     assert "submission_metadata.json cannot be used (FileNotFoundError" in for_the_instructor(broken)
+    assert "Status: missing-files; import-error." in for_the_instructor(broken)
     assert "metadata" not in for_students(broken)
 
     # Who uploads single files has them without their folders; and other things may lie beside them.

@@ -27,7 +27,7 @@ from typing import Any
 
 from grading.errors import GradingError
 from grading.hidden.engine.exam import make_exam
-from grading.hidden.engine.grade import Exam, grade_submission
+from grading.hidden.engine.grade import Exam, grade_submission, result_of
 from grading.hidden.intake.inbox import Handin
 from grading.hidden.intake.untrusted import Piece
 from grading.hidden.reports.feedback import lateness, rows
@@ -78,19 +78,8 @@ def grade(exam: Exam, zygote: Zygote, folder: Path) -> Result:
         found = grade_submission(exam, zygote, 0, contents.files)
     except ZygoteLost:
         raise GradingError("the process that starts workers was killed: give the container more memory") from None
-    return Result(
-        submission=SUBMISSION,
-        student="",
-        fingerprint="",
-        isolation="",
-        functions=found.functions,
-        statuses=found.statuses,
-        notes=contents.notes,
-        events=found.events,
-        output=found.output,
-        output_dropped=found.output_dropped,
-        seconds=time.monotonic() - begin,
-    )
+    about = {"submission": SUBMISSION, "student": "", "fingerprint": "", "isolation": ""}
+    return result_of(exam.rubric, contents, found, seconds=time.monotonic() - begin, **about)
 
 
 # -- isolation ----------------------------------------------------------------------------------------------

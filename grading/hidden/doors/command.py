@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from grading.errors import GradingError
+from grading.errors import not_installed
 
 EXPORT = """\
 examples:
@@ -49,7 +49,7 @@ def _export(args: argparse.Namespace) -> int:
     try:
         from grading.hidden.doors import export
     except ImportError as error:
-        raise _missing(error) from error
+        raise not_installed(error, "this", "requirements-instructor.txt") from error
     return export.run(args)
 
 
@@ -57,10 +57,5 @@ def _return(args: argparse.Namespace) -> int:
     try:
         from grading.hidden.doors import returns
     except ImportError as error:
-        raise _missing(error) from error
+        raise not_installed(error, "this", "requirements-instructor.txt") from error
     return returns.run(args)
-
-
-def _missing(error: ImportError) -> GradingError:
-    needed = "pip install -r requirements-instructor.txt"
-    return GradingError(f"{error.name} is not installed, which this needs: {needed}", exit_code=2)

@@ -8,7 +8,7 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-from grading.errors import GradingError
+from grading.errors import GradingError, not_installed
 from grading.hidden.decisions.lateness import moment
 from grading.hidden.intake.platforms import PLATFORMS
 
@@ -101,8 +101,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         from grading.hidden.engine import run
     except ImportError as error:
-        needed = "pip install -r requirements-instructor.txt"
-        raise GradingError(f"{error.name} is not installed, which grading needs: {needed}", exit_code=2) from error
+        raise not_installed(error, "grading", "requirements-instructor.txt") from error
     return run.grade_inbox(
         args.paths,
         args.out,

@@ -11,11 +11,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from grading.cases import Case
 from grading.feedback import message
 from grading.hidden.engine.session import PACKAGES, BudgetSpent, Session, Unloadable
-from grading.hidden.reports.result import FunctionResult
+from grading.hidden.intake.inbox import Contents
+from grading.hidden.reports.result import FunctionResult, Result
 from grading.hidden.sandbox.workers import Failed, WorkerLost, Zygote
 from grading.judge import Verdict, device_case, device_note, run_and_judge
 from grading.rubric import Function, Rubric, score
@@ -73,6 +75,24 @@ class Found:
     events: list[str] = field(default_factory=list)
     output: str = ""
     output_dropped: int = 0
+
+
+def result_of(rubric: Rubric, contents: Contents, found: Found, **about: Any) -> Result:
+    """What was handed in, and what came of it. about: the other fields of a result."""
+    statuses = []
+    if contents.unreadable:
+        statuses = ["unreadable"]
+    elif any(file not in contents.files for file in rubric.submit):
+        statuses = ["missing-files"]
+    return Result(
+        functions=found.functions,
+        statuses=statuses + found.statuses,
+        notes=contents.notes,
+        events=found.events,
+        output=found.output,
+        output_dropped=found.output_dropped,
+        **about,
+    )
 
 
 @dataclass

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from grading.errors import GradingError
+from grading.errors import GradingError, not_installed
 from grading.hidden.decisions.decided import Decisions, decide, read_given
 from grading.hidden.decisions.record import Record, damaged, keep_edited, read_record, remember_grades
 from grading.hidden.decisions.regrade import NAME as REGRADE
@@ -28,7 +28,7 @@ from grading.hidden.decisions.regrade import changes, marks_of, write_regrade
 from grading.hidden.doors.classroom import at_deadline
 from grading.hidden.engine.exam import base_fingerprint, make_exam
 from grading.hidden.engine.folders import only_run
-from grading.hidden.engine.grade import Exam, Found
+from grading.hidden.engine.grade import Exam, Found, result_of
 from grading.hidden.engine.grader import Grader
 from grading.hidden.handout.release import build
 from grading.hidden.intake.inbox import Contents, Handin, Inbox, find, listed
@@ -38,7 +38,6 @@ from grading.hidden.reports.keep import keep_failed
 from grading.hidden.reports.result import Change, FunctionResult, Result
 from grading.hidden.reports.similarity import CodeIndex
 from grading.hidden.reports.summary import write_summary
-from grading.rubric import Rubric
 from grading.submission import ROOT
 
 
@@ -99,8 +98,7 @@ def _cluster(scheduler: str, *settings: Any) -> Place:
     try:
         from grading.hidden.doors.cluster import Cluster
     except ImportError as error:
-        needed = "pip install -r requirements-cluster.txt"
-        raise GradingError(f"{error.name} is not installed, which --scheduler needs: {needed}", exit_code=2) from error
+        raise not_installed(error, "--scheduler", "requirements-cluster.txt") from error
     return Cluster(scheduler, *settings)
 
 
@@ -278,17 +276,14 @@ class GradingRun:
         begin = time.monotonic()
         contents = handin.read(self.exam.rubric)
         found = place.grade(contents.files) if contents.files else self._nothing()
-        result = Result(
+        result = result_of(
+            self.exam.rubric,
+            contents,
+            found,
             submission=handin.name,
             student=handin.student,
             fingerprint=self.fingerprint(handin, contents),
             isolation=self.isolation,
-            functions=found.functions,
-            statuses=_statuses(self.exam.rubric, contents) + found.statuses,
-            notes=contents.notes,
-            events=found.events,
-            output=found.output,
-            output_dropped=found.output_dropped,
             seconds=round(time.monotonic() - begin, 3),
             source=handin.source,
             platform=handin.platform,
@@ -302,9 +297,3 @@ class GradingRun:
         """What comes of a submission without files."""
         functions = self.exam.rubric.functions.values()
         return Found([FunctionResult(f.id, 0.0, f.points, problem=f"{f.file} is missing") for f in functions])
-
-
-def _statuses(rubric: Rubric, contents: Contents) -> list[str]:
-    if contents.unreadable:
-        return ["unreadable"]
-    return ["missing-files"] if any(file not in contents.files for file in rubric.submit) else []
