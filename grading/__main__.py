@@ -1,15 +1,8 @@
 """The assignment's own commands.
 
 examples:
-  python -m grading todo                      what is done and what is left
+  python -m grading todo                          what is done and what is left
   python -m grading pack --name "Ada Lovelace"    build the zip to hand in
-  python -m grading release --out handout --push-safe   instructors: write the handout
-  python -m grading grade submissions --out graded    instructors: grade what was handed in
-  python -m grading gradescope --out autograder.zip   instructors: grade on Gradescope
-  python -m grading export graded --to canvas --roster gradebook.csv    instructors: marks for the platform
-  python -m grading return graded --to canvas --out feedback.zip    instructors: pages for the students
-  python -m grading check                     instructors: is a graded function described everywhere alike?
-  python -m grading refresh                   instructors: draw new hidden cases
 """
 
 from __future__ import annotations
@@ -24,23 +17,19 @@ from grading.errors import GradingError
 
 def main() -> int:
     """Run one command; a mistake is one line, with exit code 1 or 2."""
+    is_instructors = (Path(__file__).parent / "hidden" / "commands.py").is_file()  # a handout has the student's only
+    if is_instructors:
+        from grading.hidden.commands import EXAMPLES, add_commands
     parser = argparse.ArgumentParser(
-        prog="python -m grading", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m grading",
+        description=f"{__doc__}{EXAMPLES if is_instructors else ''}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     todo.add_command(commands)
     pack.add_command(commands)
-    if (Path(__file__).parent / "hidden" / "engine" / "command.py").is_file():
-        from grading.hidden.doors import command as doors
-        from grading.hidden.doors import gradescope
-        from grading.hidden.doors.gradebook import command as gradebook
-        from grading.hidden.engine import command as grade
-        from grading.hidden.handout import release
-        from grading.hidden.reference import check, refresh
-        from grading.hidden.sandbox import doctor
-
-        for command in (release, grade, gradescope, doors, gradebook, check, refresh, doctor):
-            command.add_command(commands)
+    if is_instructors:
+        add_commands(commands)
     args = parser.parse_args()
     try:
         if args.command in ("release", "grade", "gradescope", "refresh"):

@@ -235,15 +235,21 @@ def conditioning(submission: Submission, params: dict, x: dict[str, Tensor], sta
 
 
 def train_conditioning(submission: Submission, params: dict, x: dict[str, Tensor], standins: dict) -> dict[str, Tensor]:
-    """A short training on the batches that are sent; then the predictions on other inputs."""
+    """A short training on the batches that are sent; then the predictions on other inputs.
+
+    `moved`: for each of `parts`, given layers of the network, whether the training changed anything in it.
+    """
     net = _make_net(submission, x["x"][0], x["cond"][0], params)
+    parts = [getattr(net, name, net) for name in params["parts"]]  # all of it, where one has another name
+    before = [[parameter.detach().clone() for parameter in part.parameters()] for part in parts]
     learn = _adam(_learnable(net), params["lr"])
     for x_t, t, cond, target in zip(x["x"], x["t"], x["cond"], x["target"]):
         loss = (_call(net, x_t, t, cond) - target).square().mean()
         if loss.requires_grad:
             learn(loss)
+    moved = [not all(map(torch.equal, old, part.parameters())) for old, part in zip(before, parts)]
     with torch.no_grad():
-        return {"eps": _call(net.eval(), x["test_x"], x["test_t"], x["test_cond"])}
+        return {"eps": _call(net.eval(), x["test_x"], x["test_t"], x["test_cond"]), "moved": torch.tensor(moved)}
 
 
 def _learnable(net: nn.Module) -> list[nn.Parameter]:

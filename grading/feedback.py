@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from grading.cases import Case
+from grading.crashes import usual
 from grading.judge import Verdict
 from grading.rubric import Function
 
@@ -26,20 +27,29 @@ def message(
     """
     if function is None:
         return (
-            f"sample_{case.params['sampler']}: {verdict.problem}\n  asked:   {_question(case)}\n"
+            f"sample_{case.params['sampler']}: {verdict.problem}\n  asked:   {question(case)}\n"
             "  revisit: the loop is given; a wrong step, a changed sampler, or a changed table would explain this"
         )
-    hint = hints.get(case.id, {}).get(verdict.mistake or "")
-    lines = [f"{function.id} ({function.name} in {function.file}): {verdict.problem}"]
-    lines.append(f"  asked:   {_question(case)}")
-    if hint:
-        return "\n".join([*lines, f"  mistake: {hint}"])
-    found = verdict.finding.sentence(level, hidden=case.hidden) if verdict.finding else ""
-    lines += [f"  found:   {found}"] * bool(found) + [f"  revisit: {function.idea}"]
+    if verdict.problem.startswith(function.file):  # it cannot be imported, and nothing was asked
+        return verdict.problem
+    lines = [f"{function.id} ({function.name} in {function.file}): {verdict.problem}", f"  asked:   {question(case)}"]
+    lines += causes(case, verdict, hints, level)
+    if verdict.is_formal:
+        lines += [f"  usually: {usual(verdict.problem)}"] * bool(usual(verdict.problem))
+    elif not verdict.mistakes:
+        lines.append(f"  revisit: {function.idea}")
     return "\n".join(lines)
 
 
-def _question(case: Case) -> str:
+def causes(case: Case, verdict: Verdict, hints: dict[str, dict[str, str]], level: str) -> list[str]:
+    """A line for each mistake that is recognised, and for what was measured of the rest."""
+    known = hints.get(case.id, {})
+    lines = [f"  mistake: {known[name]}" for name in verdict.mistakes if name in known]
+    found = [finding.sentence(level, hidden=case.hidden) for finding in verdict.findings]
+    return [*dict.fromkeys(lines), *(f"  found:   {sentence}" for sentence in found if sentence)]
+
+
+def question(case: Case) -> str:
     """The case in words: what was called, on what."""
     floats = next(array for array in case.inputs.values() if array.dtype.kind == "f")
     parts = [f"{case.call} on {tuple(floats.shape)} {floats.dtype}"]

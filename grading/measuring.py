@@ -35,24 +35,22 @@ TINY = 1e-9  # float64's rounding, with room
 RULE, RULE_OF_TWO = 3, 4  # times on which a rule must hold: fewer agree with one of so many by chance
 
 
-def find(case: Case, result: Arrays) -> Finding | None:
-    """What is surely wrong with the result of one call; None where nothing can be said.
+def find(case: Case, result: Arrays) -> list[Finding]:
+    """What is surely wrong with the result of one call, at most one thing for each output; [] if nothing can be said.
 
     Takes any result: arrays may be missing, of other shapes, huge or NaN.
     """
+    found: list[Finding | None] = []
     with np.errstate(all="ignore"):
         if case.check == "value" and case.call in SUMS:
-            for output, names in SUMS[case.call].items():
-                found = _on_sum(case, output, names, result)
-                if found:
-                    return found
+            found = [_on_sum(case, output, names, result) for output, names in SUMS[case.call].items()]
         elif case.check == "value" and case.call == "kl_divergence":
-            return _on_kl(case, result)
+            found = [_on_kl(case, result)]
         elif case.check == "noise" and case.call in SUMS:
-            return _on_own_noise(case, result)
+            found = [_on_own_noise(case, result)]
         elif case.check == "reparameterize":
-            return _on_draw(case, result)
-    return None
+            found = [_on_draw(case, result)]
+    return [finding for finding in found if finding is not None]
 
 
 # -- measuring -----------------------------------------------------------------------------------------------

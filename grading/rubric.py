@@ -295,7 +295,7 @@ def note_total(rubric: Rubric) -> None:
 
 
 def score(function: Function, outcomes: Iterable[tuple[str, bool]]) -> float:
-    """Points from (group, passed) of the cases of one id. Groups without a case do not count."""
+    """Points from (group, passed) of the cases of one id, down to a half. Groups without a case do not count."""
     total, passed = Counter[str](), Counter[str]()
     for group, ok in outcomes:
         total[group] += 1
@@ -304,4 +304,4 @@ def score(function: Function, outcomes: Iterable[tuple[str, bool]]) -> float:
     if weight == 0 or passed[function.gate] < total[function.gate]:
         return 0.0
     share = sum(function.weights[group] * passed[group] / total[group] for group in total) / weight
-    return round(function.points * share, 4)
+    return function.points if math.isclose(share, 1) else math.floor(2 * function.points * share + 1e-9) / 2

@@ -136,7 +136,7 @@ def _said_by(function: str, names: frozenset[str]) -> set[str]:
             if isinstance(call.func, ast.Name) and call.func.id in _FUNCTIONS.keys() - done:
                 todo.append(call.func.id)
             if isinstance(call.func, ast.Name) and call.func.id == "Problem":
-                assert not call.keywords, ast.unparse(call)
+                assert {keyword.arg for keyword in call.keywords} <= {"is_formal"}, ast.unparse(call)
                 said |= _strings(call.args[-1], node, names)
     return said
 

@@ -72,7 +72,7 @@ def comparable(out: Path) -> dict[str, object]:
 def test_what_was_measured_most_often_is_told_as_far_as_the_rubric_wants(level, told):
     rubric = replace(load_rubric(), hints=Hints(self_check="factor", feedback=level))
     often, once = (Finding("weight", "x0", (name,), factor="same", number=3.25) for name in ("eps", "x_t"))
-    failed = [Verdict(False, measure=lambda f=f: f) for f in (once, often, None, often)]
+    failed = [Verdict(False, measure=lambda f=f: f) for f in ([once], [often], [], [often])]
     assert found_by_measuring(Exam(rubric, {}, {}, {}, 1.0), failed) == told
 
 

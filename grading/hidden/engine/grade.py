@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grading.cases import Case
-from grading.feedback import message
+from grading.feedback import causes, message
 from grading.hidden.engine.session import PACKAGES, BudgetSpent, Session, Unloadable
 from grading.hidden.intake.inbox import Contents
 from grading.hidden.reports.result import FunctionResult, Result
@@ -97,8 +97,8 @@ def result_of(rubric: Rubric, contents: Contents, found: Found, **about: Any) ->
 
 @dataclass
 class Public:
-    """What the public checks of one function may add: of the first that failed, what it says and the line in which it
-    raised (0 if it did not), or, if all were passed, a note.
+    """What the public checks of one function may add: of the first that failed, what it says, with the causes that
+    others have, and the line in which it raised (0 if it did not); or, if all were passed, a note.
     """
 
     text: str = ""
@@ -127,26 +127,37 @@ def _public_checks(exam: Exam, session: Session) -> dict[str, Public]:
     try:
         for id, function in exam.rubric.functions.items():
             session.begin(function, hidden=False)
-            found[id] = _first_that_fails(exam, session, function)
+            found[id] = _what_fails(exam, session, function)
     except BudgetSpent:  # in the events; the hidden cases have their own time
         pass
     return found
 
 
-def _first_that_fails(exam: Exam, session: Session, function: Function) -> Public:
+def _what_fails(exam: Exam, session: Session, function: Function) -> Public:
+    """The first public check that fails, with the causes that later ones add."""
+    public = Public()
     for case in one_of_each_group(exam.public[function.id]):
         line = 0
         try:
             verdict = run_and_judge(session.run, case)
         except (WorkerLost, Unloadable) as error:
-            verdict = Verdict(False, str(error))
+            verdict = Verdict(False, str(error), is_formal=True)
         except Failed as error:
             line = error.line
-            verdict = Verdict(False, error.text + _where(error, session.file, line))
-        if not verdict.passed:
-            said = message(function, case, verdict, exam.mistakes, exam.rubric.hints.feedback)
-            return Public(said, line)
-    return Public(note=_device_note(session, device_case(exam.public[function.id])))
+            verdict = Verdict(False, error.text + _where(error, session.file, line), is_formal=True)
+        if verdict.passed or (public.text and case.check == "noise"):
+            continue
+        level = exam.rubric.hints.feedback
+        if not public.text:
+            public = Public(message(function, case, verdict, exam.mistakes, level), line)
+        elif not verdict.is_formal:
+            more = causes(case, verdict, exam.mistakes, level)
+            public.text += "".join(f"\n{text}" for text in more if text not in public.text)
+        if verdict.is_formal:  # the same stops the others
+            break
+    if not public.text:
+        public.note = _device_note(session, device_case(exam.public[function.id]))
+    return public
 
 
 def one_of_each_group(cases: list[Case]) -> list[Case]:
@@ -163,10 +174,9 @@ def _grade_function(exam: Exam, session: Session, function: Function, public: Pu
     """The hidden cases of one id."""
     result = FunctionResult(function.id, 0.0, function.points)
     begin = time.monotonic()
-    verdicts: list[tuple[str, Verdict]] = []
     session.begin(function, hidden=True)
-    for case in exam.hidden[function.id]:
-        verdicts.append((case.group, _judge_hidden(session, case, public)))
+    judged = [(case, _judge_hidden(session, case, public)) for case in exam.hidden[function.id]]
+    verdicts = [(case.group, verdict) for case, verdict in judged]
     for group, verdict in verdicts:
         counts = result.groups.setdefault(group, [0, 0])
         counts[0] += verdict.passed
@@ -175,7 +185,9 @@ def _grade_function(exam: Exam, session: Session, function: Function, public: Pu
     failed = [(group, verdict) for group, verdict in verdicts if not verdict.passed]
     result.note = "" if failed else public.note
     if failed:
-        known = Counter(verdict.mistake for _, verdict in failed if verdict.mistake)
+        # Noise is recovered by the right formula; after a wrong one, it can look like that of another mistake.
+        values = [verdict for case, verdict in judged if not verdict.passed and case.check != "noise"]
+        known = Counter(v.mistake for v in values or (verdict for _, verdict in failed) if v.mistake)
         result.mistake = known.most_common(1)[0][0] if known else ""
         result.hint = exam.mistakes.get(function.id, {}).get(result.mistake, "")
         result.finding = "" if result.mistake else found_by_measuring(exam, [verdict for _, verdict in failed])

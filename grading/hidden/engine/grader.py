@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from grading.errors import GradingError
@@ -35,6 +36,8 @@ class Grader:
         self._lock, self._slots = threading.Lock(), _Slots()
         self._closed = False
         self._zygote = self._start()
+        # What the judge multiplies is small, and the cores are the workers': several threads took five times as long.
+        self._one_thread = threadpool_limits(1)
 
     def grade(self, files: dict[str, bytes]) -> Found:
         """Grade the files of one submission. Raises GradingError when this machine cannot."""
@@ -56,6 +59,7 @@ class Grader:
         with self._lock:
             self._closed = True
             self._zygote.close()
+        self._one_thread.restore_original_limits()
 
     def _replace(self, lost: Zygote) -> None:
         """Start a new zygote, unless another thread has done so already."""

@@ -39,7 +39,7 @@ _AS_IT_IS = """
     HW3/plumbing/checkpoints.py HW3/plumbing/resume.py HW3/plumbing/interrupt.py HW3/plumbing/randomness.py
     HW3/plumbing/parallel.py HW3/plumbing/files.py HW3/plumbing/errors.py
     grading/__init__.py grading/__main__.py grading/errors.py grading/todo.py grading/pack.py grading/packages.py
-    grading/submission.py grading/driver.py grading/cases.py grading/judge.py grading/feedback.py
+    grading/submission.py grading/driver.py grading/cases.py grading/judge.py grading/feedback.py grading/crashes.py
     grading/measuring.py grading/findings.py grading/rubric.py grading/rubric.toml
     grading/conftest.py grading/test_functions.py grading/test_samplers.py
     grading/cases/samplers.npz grading/cases/mistakes.json

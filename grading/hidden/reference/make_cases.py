@@ -60,6 +60,17 @@ PUBLIC_LAYOUTS: list[Layout] = [
     ("ranks/videos", (5, 1, 2, 2, 3), "float32", "hostile"),
     ("cosine/images", (5, 1, 3, 4), "float32", "cosine"),
 ]
+# Of a step: the last one, onto clean data, has rules of its own. Its rows stand in these cases only, among others, so
+# that who gets them wrong loses these points and no more.
+HIDDEN_LAST: list[Layout] = [
+    ("last/vectors", (6, 4), "float32", "hostile"),
+    ("last/images", (5, 1, 3, 4), "float32", "cosine"),
+    ("last/float64", (7, 3), "float64", "default"),
+]
+PUBLIC_LAST: list[Layout] = [
+    ("last/vectors", (5, 3), "float32", "hostile"),
+    ("last/images", (6, 1, 2, 3), "float32", "default"),
+]
 # name, shape, dtype of what is drawn without noise being given, several times.
 HIDDEN_DRAWS = [
     ("latents", (100, 16), "float32"),
@@ -68,6 +79,7 @@ HIDDEN_DRAWS = [
 ]
 PUBLIC_DRAWS = [("latents", (80, 20), "float32"), ("images", (18, 2, 9, 9), "float32")]
 DRAWS = 4
+PARTS = ["time_mlp", "stem", "blocks", "head", "cond_proj"]  # of the conditional denoiser, as it is given
 
 
 @dataclass(frozen=True)
@@ -90,11 +102,14 @@ class Family:
 class Side:
     """What makes public cases public and hidden ones hidden: their layouts and schedules.
 
+    last: layouts of steps that end on clean data in some rows; no other case of a step or of the posterior has one.
+
     Steps are checked on schedules (ddpm, ddim) on which the functions that they call (basic) are not checked, on
     either side, so that a stand-in's answers answer nothing else.
     """
 
     layouts: list[Layout]
+    last: list[Layout]
     draws: list[tuple[str, tuple[int, ...], str]]
     basic: Family
     ddpm: Family
@@ -110,6 +125,7 @@ USUAL = Schedule(1000, 1e-4, 0.02)
 PUBLIC_SEED = 100
 PUBLIC_SIDE = Side(
     PUBLIC_LAYOUTS,
+    PUBLIC_LAST,
     PUBLIC_DRAWS,
     basic=Family(Schedule(8, 0.05, 0.6), USUAL, cosine(6)),
     ddpm=Family(Schedule(9, 0.06, 0.55), Schedule(1000, 1e-4, 0.0195), cosine(9)),
@@ -118,6 +134,7 @@ PUBLIC_SIDE = Side(
 )
 HIDDEN_SIDE = Side(
     HIDDEN_LAYOUTS,
+    HIDDEN_LAST,
     HIDDEN_DRAWS,
     basic=Family(Schedule(7, 0.08, 0.55), USUAL, cosine(7)),
     ddpm=Family(Schedule(8, 0.07, 0.5), Schedule(1000, 1e-4, 0.019), cosine(8)),
@@ -136,26 +153,26 @@ class Draw:
         """Values within 6, half of them beyond 1, that float32 holds exactly: another CPU's last digit is cut off."""
         return np.clip(scale * self.rng.standard_normal(shape), -6, 6).astype(np.float32).astype(np.float64)
 
-    def t(self, batch: int, s: Schedule, *, divides: bool = False) -> np.ndarray:
-        """0, 1, the middle and the end, mixed; for one row the middle.
+    def t(self, batch: int, s: Schedule, *, last: bool = True, divides: bool = False) -> np.ndarray:
+        """0 (2 if not `last`), 1, the middle and the end, mixed; for one row the middle.
 
         divides: by what is left of the data, which at the end of a cosine schedule is nothing that float32 could tell.
         """
         end = s.timesteps - 1 if divides and s.kind == "cosine" else s.timesteps
         if batch == 1:
             return np.array([end // 2])
-        first = [0, end - 1, 1, end // 2]
+        first = [0 if last else 2, end - 1, 1, end // 2]
         if end > 100:
             first.append(int(self.rng.integers(3, 90)))  # where a posterior still differs from a forward step
         t = np.concatenate([first, self.rng.integers(2, end, size=batch)])[:batch]
         return self.rng.permutation(t)
 
-    def t_prev(self, t: np.ndarray, timesteps: int) -> np.ndarray:
-        """Before t by strides of one and more, and -1 where t is 0 and in one row more."""
+    def t_prev(self, t: np.ndarray, timesteps: int, *, last: bool) -> np.ndarray:
+        """Before t by strides of one and more; if `last`, -1 where t is 0 and in one row more, else nowhere."""
         stride = max(1, timesteps // 9) * self.rng.integers(1, 4, size=len(t))
         t_prev = np.where(self.rng.random(len(t)) < 0.3, t - 1, t - 1 - stride)
-        t_prev = np.maximum(t_prev, np.where(t >= 3, 1, -1))  # not all rows onto clean data
-        if len(t) > 1:
+        t_prev = np.maximum(t_prev, np.where(t >= 3, 1, -1 if last else 0))  # not all rows onto clean data
+        if last and len(t) > 1:
             t_prev[np.argmax(t)] = -1
         return t_prev
 
@@ -185,9 +202,10 @@ def predict_x0_cases(draw: Draw, side: Side) -> Iterator[Case]:
 
 
 def posterior_cases(draw: Draw, side: Side) -> Iterator[Case]:
-    for name, shape, dtype, which in side.layouts:
+    for name, shape, dtype, which in [*side.layouts, *side.last]:
         s, tolerance = side.basic.pick(which)
-        inputs = {"x0": draw.normal(*shape), "x_t": draw.normal(*shape), "t": draw.t(shape[0], s)}
+        t = draw.t(shape[0], s, last=_ends(name))
+        inputs = {"x0": draw.normal(*shape), "x_t": draw.normal(*shape), "t": t}
         yield Case(
             *("posterior", name, "q_posterior", "value"),
             s.params() | _after_another(shape),
@@ -198,27 +216,28 @@ def posterior_cases(draw: Draw, side: Side) -> Iterator[Case]:
 
 
 def ddpm_step_cases(draw: Draw, side: Side) -> Iterator[Case]:
-    for name, shape, dtype, which in side.layouts:
+    for name, shape, dtype, which in [*side.layouts, *side.last]:
         s, tolerance = side.ddpm.pick(which)
         floats = {key: draw.normal(*shape) for key in ("x_t", "eps", "noise")}
-        inputs, params = _cast(dtype, **floats, t=draw.t(shape[0], s, divides=True)), s.params() | _after_another(shape)
+        inputs = _cast(dtype, **floats, t=draw.t(shape[0], s, last=_ends(name), divides=True))
+        params = s.params() | _after_another(shape)
         yield Case("ddpm-step", name, "ddpm_step", "value", params, inputs, tolerance=tolerance)
 
 
 def ddim_step_cases(draw: Draw, side: Side) -> Iterator[Case]:
     etas = [0.5, 0.0, 1.0]
-    for i, (name, shape, dtype, which) in enumerate(side.layouts):
+    for i, (name, shape, dtype, which) in enumerate([*side.layouts, *side.last]):
         s, tolerance = side.ddim.pick(which)
         floats = {key: draw.normal(*shape) for key in ("x_t", "eps", "noise")}
-        t, eta = draw.t(shape[0], s, divides=True), etas[i % 3]
+        t, eta = draw.t(shape[0], s, last=_ends(name), divides=True), etas[i % 3]
         group, _, layout = name.partition("/")
         group = {"hostile": "deterministic" if eta == 0 else "stochastic"}.get(group, group)
-        inputs = _cast(dtype, **floats, t=t, t_prev=draw.t_prev(t, s.timesteps))
+        inputs = _cast(dtype, **floats, t=t, t_prev=draw.t_prev(t, s.timesteps, last=_ends(name)))
         params = {**s.params(), "eta": eta} | _after_another(shape)
         yield _ddim_case(f"{group}/{layout}", params, inputs, tolerance, gives_noise=eta > 0)
     # Two more where the grid matters: one step per row from every t to every earlier one.
     s = side.ddim.hostile
-    t, t_prev = np.array([(a, b) for a in range(s.timesteps) for b in range(-1, a) if (a + b) % 3 == 0]).T
+    t, t_prev = np.array([(a, b) for a in range(s.timesteps) for b in range(a) if (a + b) % 3 == 0]).T
     floats = {key: draw.normal(len(t), 3) for key in ("x_t", "eps", "noise")}
     inputs = _cast("float32", **floats, t=t, t_prev=t_prev)
     for group, eta in (("deterministic", 0.0), ("stochastic", 0.25 if side.is_public else 0.3)):
@@ -226,8 +245,8 @@ def ddim_step_cases(draw: Draw, side: Side) -> Iterator[Case]:
         yield _ddim_case(f"{group}/all strides", params, inputs, HOSTILE_TOLERANCE, gives_noise=eta > 0)
     # Noise that is given where none is asked for.
     floats = {key: draw.normal(6, 3, 2) for key in ("x_t", "eps", "noise")}
-    t = draw.t(6, s)
-    inputs = _cast("float32", **floats, t=t, t_prev=draw.t_prev(t, s.timesteps))
+    t = draw.t(6, s, last=False)
+    inputs = _cast("float32", **floats, t=t, t_prev=draw.t_prev(t, s.timesteps, last=False))
     yield _ddim_case(
         "deterministic/noise given", {**s.params(), "eta": 0.0}, inputs, HOSTILE_TOLERANCE, gives_noise=True
     )
@@ -237,6 +256,11 @@ def ddim_step_cases(draw: Draw, side: Side) -> Iterator[Case]:
         params = {**s.params(), "eta": 1.0 if i == 2 else 0.5, "draws": DRAWS, "seed": i}
         arrays = _cast(dtype, **inputs, t_prev=t - draw.rng.integers(1, 3, size=shape[0]))
         yield Case("ddim-step", f"noise/{name}, eta {params['eta']:g}", "ddim_step", "noise", params, arrays)
+
+
+def _ends(name: str) -> bool:
+    """Whether rows of this case may end on clean data."""
+    return name.startswith("last/")
 
 
 def _ddim_case(
@@ -300,8 +324,11 @@ def conditioning_cases(draw: Draw, side: Side) -> Iterator[Case]:
 
 
 def _toy_case(draw: Draw, s: Schedule, steps: int = 60, batch: int = 64, dim: int = 3, cond_dim: int = 6) -> Case:
-    """Two tight clusters, one per text. Who hears the text can tell the noise, who does not cannot."""
-    rng, texts = draw.rng, draw.normal(2, cond_dim, scale=1.0)
+    """Two tight clusters, one per text. Who hears the text can tell the noise, who does not cannot.
+
+    The texts are so far apart that who takes a tenth of the embedding learns in time as well.
+    """
+    rng, texts = draw.rng, draw.normal(2, cond_dim)
 
     def batches(n: int) -> tuple[np.ndarray, ...]:
         label, t = rng.integers(0, 2, size=n), rng.integers(3, s.timesteps, size=n)
@@ -312,7 +339,7 @@ def _toy_case(draw: Draw, s: Schedule, steps: int = 60, batch: int = 64, dim: in
     train = [np.stack(parts) for parts in zip(*(batches(batch) for _ in range(steps)))]
     x_t, t, cond, _ = batches(256)
     inputs = dict(zip(("x", "t", "cond", "target"), train)) | {"test_x": x_t, "test_t": t, "test_cond": cond}
-    params = {"hidden_dim": 32, "time_dim": 16, "lr": 1e-2, "seed": 7, "process": s.params()}
+    params = {"hidden_dim": 32, "time_dim": 16, "lr": 1e-2, "seed": 7, "process": s.params(), "parts": PARTS}
     return Case(
         "conditioning", "toy/learns two clusters", "train_conditioning", "toy", params, _cast("float32", **inputs)
     )

@@ -59,6 +59,7 @@ def write_summary(
             histogram=_histogram([result.total for result in results], rubric.total) if results else "",
             pass_rates=_pass_rates(functions) if results else "",
             mistakes=_mistakes(results, rubric),
+            STATES=STATES,
             statuses=Counter(status for result in results for status in result.statuses or ["ok"]).most_common(),
             slowest=sorted(results, key=lambda result: -result.seconds)[:SLOWEST],
             odd=[result for result in results if result.events],
@@ -109,27 +110,50 @@ def _functions(results: list[Result], rubric: Rubric) -> list[FunctionSummary]:
 class Mistake:
     """One way to lose points, and who did. place: of the id in the rubric.
 
-    told: the sentence about a known mistake, or what was measured; "" for an unknown one.
+    state: of "not written", "missing", "broken", "another kind" and "wrong", the one that the answers are in.
+    told: of wrong ones, the sentence about a known mistake, or what was measured; "" for an unknown one.
     """
 
     place: int
     id: str
+    state: str
     told: str
     submissions: list[str]
 
 
 def _mistakes(results: list[Result], rubric: Rubric) -> list[Mistake]:
-    """By id in the rubric's order, then the most frequent first, what was not recognised last."""
-    found: dict[tuple[int, str, str], list[str]] = {}
+    """By id in the rubric's order, then the most frequent first; what was not recognised, or never answered, last."""
+    found: dict[tuple[int, str, str, str], list[str]] = {}
     for result in results:
         for row in rows(result, rubric):
             if not row.full:
                 told = row.result.hint or row.result.finding
-                found.setdefault((row.number, row.function.id, told), []).append(result.submission)
+                state = "wrong" if told else _state(row.result.problem)
+                found.setdefault((row.number, row.function.id, state, told), []).append(result.submission)
     return sorted(
         (Mistake(*what, names) for what, names in found.items()),
-        key=lambda mistake: (mistake.place, not mistake.told, -len(mistake.submissions), mistake.told),
+        key=lambda mistake: (mistake.place, not mistake.told, -len(mistake.submissions), mistake.state, mistake.told),
     )
+
+
+STATES = {
+    "not written": "not written",
+    "missing": "its file is missing",
+    "broken": "gives no answer: its file cannot be imported, or it raises or does not end",
+    "another kind": "answers with something of another kind, shape or dtype",
+    "wrong": "no known mistake recognised",
+}
+# What the judge says of functions that give no answer to judge.
+_STATES = {
+    r"not written yet": "not written",
+    r"\S+ is missing": "missing",
+    r"\S+ cannot be imported|raises |no answer in time|the (process|system|time) |too many ": "broken",
+    r"it cannot be called|`\w+` (has|does not)|something came back|the argument ": "another kind",
+}
+
+
+def _state(problem: str) -> str:
+    return next((state for words, state in _STATES.items() if re.match(words, problem)), "wrong")
 
 
 # -- charts -----------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ import torch
 torch.set_num_threads(1)
 
 from grading import driver  # noqa: E402
+from grading.crashes import own_frame  # noqa: E402
 from grading.hidden.sandbox.confinement import (  # noqa: E402
     CHANNEL,
     Filter,
@@ -211,7 +212,8 @@ def _answer_all(root: Path) -> None:
             found = _answer(header, arrays, root, loaded, originals)
             reply = encode({"nonce": header["nonce"], "ok": True}, found)
         except BaseException as error:  # sys.exit, too, is only a wrong answer
-            reply = encode({"nonce": header["nonce"], "ok": False, **_error(error, root / header["file"])}, {})
+            told = _error(error, root / header["file"], originals[FILES[header["file"]]])
+            reply = encode({"nonce": header["nonce"], "ok": False, **told}, {})
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         _write(reply)
@@ -250,21 +252,17 @@ def _put(name: str, module: ModuleType) -> None:
         setattr(sys.modules[package], last, module)
 
 
-def _error(error: BaseException, path: Path) -> dict[str, Any]:
+def _error(error: BaseException, path: Path, given: ModuleType) -> dict[str, Any]:
     """An exception as plain data. What it says is the submission's; the judge decides what is shown to whom."""
     raised = (isinstance(error, SubmissionError) and error.__cause__) or error  # what stopped an import
     kind = next((cls.__name__ for cls in type(raised).__mro__ if getattr(builtins, cls.__name__, None) is cls), "")
-    line, traceback = 0, error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == str(path):
-            line = traceback.tb_lineno
-        traceback = traceback.tb_next
+    frame = own_frame(error, path, given)
     judged = isinstance(error, (SubmissionError, FrameError))
     try:
         text = describe(error)
     except BaseException:  # an exception whose text cannot be had
         text = kind
-    return {"judged": judged, "type": kind, "line": line, "text": text[:TEXT]}
+    return {"judged": judged, "type": kind, "line": frame.lineno or 0 if frame else 0, "text": text[:TEXT]}
 
 
 def _read_frame() -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
