@@ -126,8 +126,8 @@ def _gate(case: Case, result: Arrays) -> Problem | None:
     arguments = {f"after/{name}": given for name, given in case.inputs.items()}
     for name, given in arguments.items():
         if name not in result or result[name].shape != given.shape or not np.array_equal(result[name], given):
-            text = f"the argument `{name.removeprefix('after/')}` was changed; leave arguments as they are"
-            return Problem(text, is_formal=True)
+            changed = f"the argument `{name.removeprefix('after/')}` was changed; leave arguments as they are"
+            return Problem(changed, is_formal=True)
     for name, value in result.items():
         if name in arguments:
             continue
@@ -495,7 +495,8 @@ def _explain(case: Case, fingerprint: Arrays, result: Arrays) -> tuple[tuple[str
     whole = _nearest(case, every)
     if whole is not None:
         return (whole,), {}
-    if case.check != "value" or case.call not in SUMS or fingerprint.keys() != case.expected.keys():
+    shapes = {output: values.shape for output, values in fingerprint.items()}
+    if case.call not in SUMS or shapes != {output: values.shape for output, values in case.expected.items()}:
         return (), result
     parts = [(output, rows) for output in case.expected for rows in _kinds_of_rows(case)]
     wrong = _wrong(case, fingerprint, parts)

@@ -304,4 +304,4 @@ def score(function: Function, outcomes: Iterable[tuple[str, bool]]) -> float:
     if weight == 0 or passed[function.gate] < total[function.gate]:
         return 0.0
     share = sum(function.weights[group] * passed[group] / total[group] for group in total) / weight
-    return function.points if math.isclose(share, 1) else math.floor(2 * function.points * share + 1e-9) / 2
+    return float(function.points) if math.isclose(share, 1) else math.floor(2 * function.points * share + 1e-9) / 2

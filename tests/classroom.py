@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import json
 import shutil
 import sys
 from functools import cache
@@ -97,3 +99,32 @@ def grades(out: Path) -> dict[str, dict[str, str]]:
     """grades.csv by submission."""
     with (out / "grades.csv").open(newline="", encoding="utf-8") as file:
         return {row["submission"]: row for row in csv.DictReader(file)}
+
+
+def comparable(out: Path) -> dict[str, object]:
+    """Everything that a run wrote about submissions, without times.
+
+    Of exploits the points only: some of them race with themselves and crash here or there, or read what happens to
+    be in memory.
+    """
+    found: dict[str, object] = {}
+    for name, row in grades(out).items():
+        if name.startswith("exploit-"):
+            found[name] = {key: value for key, value in row.items() if key != "status"}
+            continue
+        result = json.loads((out / name / "results.json").read_text())["extra_data"]["result"]
+        for function in result["functions"]:
+            del function["seconds"]
+        del result["seconds"]
+        found[name] = (row, result)
+    return found
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Zygotes and workers of a run work in folders below its TMPDIR."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):  # not a process, or another user's
+            if (entry / "cwd").readlink().is_relative_to(folder):
+                found.append(entry.name)
+    return found

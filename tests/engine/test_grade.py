@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import random
 import shutil
 import signal
 import subprocess
@@ -19,8 +16,18 @@ from types import SimpleNamespace
 import pytest
 
 import classroom
-from classroom import copy_tree, from_bank, grades, grading, handout, solution, start, write
-from exploits import exploits
+from classroom import (
+    comparable,
+    copy_tree,
+    from_bank,
+    grades,
+    grading,
+    handout,
+    processes_in,
+    solution,
+    start,
+    write,
+)
 from grading.findings import Finding
 from grading.hidden.engine import session
 from grading.hidden.engine.grade import Exam, found_by_measuring
@@ -37,25 +44,6 @@ VAE, DIFFUSION, TINY_SD = load_rubric().submit
 FOREVER = b"\n    while True:\n        pass\n"
 SWALLOWS = b"\n    while True:\n        try:\n            pass\n        except:\n            pass\n"
 ASKS = b"\nimport socket\ntry:\n    socket.socket()\nexcept OSError:\n    pass\n"
-
-
-def comparable(out: Path) -> dict[str, object]:
-    """Everything that a run wrote about submissions, without times.
-
-    Of exploits the points only: some of them race with themselves and crash here or there, or read what happens to
-    be in memory.
-    """
-    found: dict[str, object] = {}
-    for name, row in grades(out).items():
-        if name.startswith("exploit-"):
-            found[name] = {key: value for key, value in row.items() if key != "status"}
-            continue
-        result = json.loads((out / name / "results.json").read_text())["extra_data"]["result"]
-        for function in result["functions"]:
-            del function["seconds"]
-        del result["seconds"]
-        found[name] = (row, result)
-    return found
 
 
 # -- what is told of hidden cases -----------------------------------------------------------------------------
@@ -111,6 +99,23 @@ ODD = {
         VAE: solution()[VAE] + b"\nimport socket\ntry:\n    socket.socket()\nexcept OSError:\n    pass\n",
     },
     "no-utf8": {**solution(), VAE: b"\xff\xfe\x00"},
+    "two-mistakes": _method(
+        DIFFUSION,
+        "GaussianDiffusion",
+        "q_posterior",
+        b"""
+    self, x0, x_t, t = args
+    tables = (self.alphas, self.betas, self.alpha_bars, self.alpha_bars_prev)
+    alpha, beta, bar, before = (self.at(table, t, x0) for table in tables)
+    return bar.sqrt() * beta / (1 - bar) * x0 + alpha.sqrt() * (1 - before) / (1 - bar) * x_t, beta
+""",
+    ),
+    "no-such-row": _method(
+        DIFFUSION,
+        "GaussianDiffusion",
+        "q_sample",
+        b"\n    self, x0, t, noise = (*args, None)[:4]\n    return self.at(self.alpha_bars, t - 9, x0) * x0  # here\n",
+    ),
 }
 
 
@@ -160,6 +165,8 @@ def lost(row: dict[str, str]) -> set[str]:
         ("missing", [id for id in IDS if FILES[id] != VAE], "missing-files"),
         ("broken", IDS, "unreadable"),
         ("empty", IDS, "missing-files"),
+        ("two-mistakes", ("posterior",), "ok"),
+        ("no-such-row", ("q-sample",), "ok"),
     ],
 )
 def test_costs_its_own_ids_only(odd, name, ids, status):
@@ -190,6 +197,22 @@ def test_hidden_inputs_stay_hidden(odd):
     assert "secret" in function["public"]
 
 
+def test_of_public_checks_all_causes_are_told_and_of_hidden_ones_one(odd):
+    (posterior,) = [f for f in report(odd, "two-mistakes")["functions"] if f["id"] == "posterior"]
+    assert "mistake: x0 is weighted with ᾱ of the wrong step" in posterior["public"]
+    assert "mistake: the variance is that of a forward step" in posterior["public"]
+    assert posterior["mistake"] in ("beta_as_variance", "data_weight_at_t")
+
+
+def test_the_line_is_the_students_own(odd):
+    """And not that of the given helper which it called."""
+    (q_sample,) = [f for f in report(odd, "no-such-row")["functions"] if f["id"] == "q-sample"]
+    lines = ODD["no-such-row"][DIFFUSION].decode().splitlines()
+    own = next(number for number, line in enumerate(lines, start=1) if line.endswith("# here"))
+    assert f" in line {own} of {DIFFUSION}" in q_sample["public"]
+    assert "usually: a time from outside the schedule reached a table" in q_sample["public"]
+
+
 def test_output_is_kept_escaped_and_cut(odd):
     assert report(odd, "prints")["output"].count("<script>") == 3
     assert "<script>" not in (odd / "prints" / "feedback.html").read_text()
@@ -202,17 +225,7 @@ def test_nothing_is_left_behind(odd):
     files = sorted(path.name for path in odd.iterdir() if not path.is_dir())
     assert files == [".record.json", "grades.csv", "summary.html"]
     assert list((odd.parent / "tmp").iterdir()) == []
-    assert _processes_in(odd.parent) == []
-
-
-def _processes_in(folder: Path) -> list[str]:
-    """Zygotes and workers of a run work in folders below its TMPDIR."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):  # not a process, or another user's
-            if (entry / "cwd").readlink().is_relative_to(folder):
-                found.append(entry.name)
-    return found
+    assert processes_in(odd.parent) == []
 
 
 # -- the command line ------------------------------------------------------------------------------------------
@@ -425,7 +438,7 @@ def test_workers_files_do_not_stay(tmp_path, number):
     (tmp_path / "out" / ".lock").write_text(str(foreign))  # whoever wrote it
     assert grading(*again, TMPDIR=str(tmp)).returncode == 0
     assert list(tmp.iterdir()) == [foreign]
-    assert _processes_in(tmp_path) == []
+    assert processes_in(tmp_path) == []
 
 
 def test_one_student_graded_again_leaves_the_class_in_the_tables(tmp_path):
@@ -470,97 +483,6 @@ def _wait_for(path: Path, seconds: float = 60) -> None:
     while not path.exists():
         assert time.monotonic() < end, path
         time.sleep(0.02)
-
-
-# -- many, and killed ------------------------------------------------------------------------------------------
-
-
-def _mixed(root: Path) -> None:
-    """300 submissions of every kind."""
-    names = {f"exploit-{exploit.name}": exploit.files for exploit in exploits()}
-    for entry in random.Random(0).sample(BANK, 170):
-        names[f"{'wheat' if entry.is_wheat else 'chaff'}-{entry.id}-{entry.name}"] = from_bank(entry)
-    for name, files in names.items():
-        write(root / name, files)
-    rest = random.Random(1)
-    for number in range(300 - len(names)):
-        data = bytearray()
-        path = root / f"zip-{number}.zip"
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file, content in solution().items():
-                archive.writestr(file, content)
-        data = bytearray(path.read_bytes())
-        for _ in range(rest.choice((1, 5, 50))):
-            data[rest.randrange(len(data))] = rest.randrange(256)
-        path.write_bytes(data[: rest.choice((len(data), len(data) - 10, len(data) // 2))])
-
-
-@pytest.mark.slow
-def test_workers_do_not_change_results(tmp_path):
-    _mixed(tmp_path / "in")
-    assert len(list((tmp_path / "in").iterdir())) == 300
-    found = []
-    for workers in (1, 4):
-        out = tmp_path / f"out-{workers}"
-        result = grading("grade", tmp_path / "in", "--out", out, "--workers", workers, "--timeout", 3)
-        assert result.returncode == 0, result.stderr
-        found.append(comparable(out))
-    assert [name for name in found[0] if found[0][name] != found[1][name]] == []
-    assert len(found[0]) == len(found[1]) == 300
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment_nothing_is_lost(tmp_path):
-    """SIGKILL of the judge, the zygote and workers over 20 rounds; then the same results as if nothing had been."""
-    for number, entry in enumerate(random.Random(2).sample(BANK, 16)):
-        write(tmp_path / "in" / f"{number:02}-{entry.id}-{entry.name}", from_bank(entry))
-    whole = ("grade", tmp_path / "in", "--out", tmp_path / "whole")
-    assert grading(*whole).returncode == 0
-    run = ("grade", tmp_path / "in", "--out", tmp_path / "out", "--resume")
-    dice = random.Random(3)
-    rounds = 0
-    while rounds < 20:
-        if (tmp_path / "out" / "grades.csv").exists():  # complete: begin anew
-            shutil.rmtree(tmp_path / "out")
-        process = start(*run, TMPDIR=str(tmp_path))
-        while process.poll() is None and rounds < 20:
-            time.sleep(dice.uniform(0.3, 4))
-            victim = _victim(process.pid, dice)
-            if victim is None:
-                continue
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(victim, signal.SIGKILL)
-                rounds += 1
-            if victim == process.pid:
-                break
-        _, err = process.communicate(timeout=120)
-        gave_up = process.returncode == 1 and "killed again and again" in err
-        assert gave_up or process.returncode in (0, -signal.SIGKILL), err
-    assert grading(*run, TMPDIR=str(tmp_path)).returncode == 0
-    assert comparable(tmp_path / "out") == comparable(tmp_path / "whole")
-    assert _processes_in(tmp_path) == []
-
-
-def _victim(judge: int, dice: random.Random) -> int | None:
-    """The judge, its zygote, or one of the zygote's workers; None while the one that was chosen is not there."""
-    kind = dice.choice(("judge", "zygote", "worker", "worker"))
-    if kind == "judge":
-        return judge
-    zygotes = _children(judge)
-    if kind == "zygote" or not zygotes:
-        return zygotes[0] if zygotes else None
-    workers = _children(zygotes[0])
-    return dice.choice(workers) if workers else None
-
-
-def _children(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        return [
-            int(child)
-            for task in Path(f"/proc/{pid}/task").iterdir()
-            for child in (task / "children").read_text().split()
-        ]
-    return []
 
 
 def test_bank_entries_become_files():

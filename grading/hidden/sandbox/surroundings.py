@@ -65,7 +65,13 @@ def worker_tree() -> dict[str, bytes]:
     """Place -> content: the handout's code and the worker's own, without any case, expectation or solution."""
     handout, _ = build(ROOT)
     given = [place for place in handout if place.startswith("HW3/")]
-    given += ["train_tiny_sd.py", "grading/__init__.py", "grading/errors.py", "grading/submission.py"]
+    given += [
+        "train_tiny_sd.py",
+        "grading/__init__.py",
+        "grading/errors.py",
+        "grading/submission.py",
+        "grading/crashes.py",
+    ]
     tree = {place: handout[place] for place in [*given, "grading/driver.py"]}
     tree["grading/hidden/__init__.py"] = b""
     here = Path(__file__).parent
