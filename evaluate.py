@@ -50,7 +50,7 @@ SAMPLES = {
     "label_accuracy": ("label %", 100, 1),
     "clip_label_accuracy": ("CLIP %", 100, 1),
     "confidence": ("conf. %", 100, 1),
-    "frechet_distance": ("Fréchet", 1, 2),
+    "frechet_distance": ("Fréchet", 1, 1),
     "precision": ("prec. %", 100, 1),
     "density": ("density", 1, 2),
     "recall": ("recall %", 100, 1),

@@ -109,7 +109,7 @@ def measure_samples(
     """All that can be said of a set of samples, by name. Raises UsageError where there are too few of them."""
     features, probabilities = judge.judge(images)
     confidence, seen = probabilities.max(dim=1)
-    found = {} if labels is None else {"label_accuracy": mean((seen == labels.cpu()).double())}
+    found = {} if labels is None else {"label_accuracy": mean(seen == labels.cpu())}
     found |= {"confidence": mean(confidence)}
     found |= {"frechet_distance": frechet_distance(features, reference.features, name)}
     # As many real images as samples, as in the papers: the values depend on both numbers.
@@ -117,7 +117,7 @@ def measure_samples(
         key: mean(values) for key, values in near_each_other(features, reference.features[: len(features)]).items()
     }
     found |= {"classes": bootstrap(lambda index: effective_classes(seen[index]), len(seen))}
-    found |= {"copies": mean((nearest_distance(images, reference.train) < reference.near).double())}
+    found |= {"copies": mean(nearest_distance(images, reference.train) < reference.near)}
     return found
 
 
@@ -272,4 +272,4 @@ def discretised_gaussian(x: Tensor, mean: Tensor, sigma: float, levels: int = 25
 
 def clip_accuracy(clip: SimpleCLIP, images: Tensor, labels: Tensor) -> Estimate:
     """The fraction of images that CLIP recognises as their label, zero-shot."""
-    return mean(recognised(clip, images, labels).double())
+    return mean(recognised(clip, images, labels))

@@ -106,7 +106,7 @@ def test_what_is_no_judge_is_refused(tmp_path):
     with pytest.raises(UsageError, match="not a judge"):
         load_judge("digits", path=tmp_path / "x.pt")
     with pytest.raises(
-        UsageError, match="no judge for digits at .*: make it with python -m HW3.judge --dataset digits"
+        UsageError, match=r"no judge for digits at .*: make it with python -m HW3.judge --dataset digits"
     ):
         load_judge("digits", path=tmp_path / "nowhere.pt")
 

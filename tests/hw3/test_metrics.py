@@ -1,6 +1,7 @@
 """Metrics against closed forms, and what they say of generators whose faults are known."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -163,38 +164,37 @@ def test_a_collapsed_generator_loses_coverage_and_recall():
     assert fallen["recall"] < 0.1 < 0.9 < found["recall"]
 
 
-class TwoModes(torch.nn.Module):
-    """The exact noise prediction for an even mixture of N(±1, 0.5² I), guided towards the mode of each row."""
+class TwoClasses(torch.nn.Module):
+    """The exact noise prediction for classes at ±1 with variance 1/2, and for a Gaussian as wide as both together."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
-        self.scale, self.alpha_bars = scale, None
+        self.scale = scale
 
     def forward(self, x, t, cond):
+        return guided_eps(self._eps(x, t, cond, 0.5), self._eps(x, t, 0 * cond, 1.5), self.scale)
+
+    def _eps(self, x, t, centre, variance):
         alpha_bar = self.alpha_bars[t][:, None]
-        spread = 0.25 * alpha_bar + 1 - alpha_bar
-        centres = alpha_bar.sqrt() * torch.tensor([-1.0, 1.0])  # (B, 2), the same in each dimension
-        distance = (x[:, None, :] - centres[:, :, None]).square().sum(dim=2)
-        weights = (-0.5 * distance / spread).softmax(dim=1)
-        mean_all = (weights * centres).sum(dim=1, keepdim=True)
-        mean_one = centres.gather(1, cond[:, None])
-        each, both = ((1 - alpha_bar).sqrt() * (x - centre) / spread for centre in (mean_one, mean_all))
-        return guided_eps(each, both, self.scale)
+        return (1 - alpha_bar).sqrt() * (x - alpha_bar.sqrt() * centre) / (variance * alpha_bar + 1 - alpha_bar)
 
 
 def test_guidance_raises_precision_and_lowers_recall():
-    cond = torch.arange(1000) % 2
-    real = (2.0 * cond - 1)[:, None] + 0.5 * torch.randn(1000, 2)
-    found = {}
-    for scale in (1.0, 6.0):
-        net = TwoModes(scale)
+    """Of a model that is broader than the data, whose classes have variance 1/4."""
+    cond = (2.0 * (torch.arange(1000) % 2) - 1)[:, None].expand(-1, 4)
+    real = cond + 0.5 * torch.randn(1000, 4)
+    found = []
+    for scale in (1.0, 2.0, 4.0):
+        net = TwoClasses(scale)
         diffusion = GaussianDiffusion(net, DiffusionConfig(timesteps=200))
         net.alpha_bars = diffusion.alpha_bars
-        x = diffusion.sample_ddim(1000, torch.device("cpu"), 50, 1.0, cond=cond, shape=(2,))
-        found[scale] = shares(x.double(), real.double())
-    assert found[6.0]["precision"] > found[1.0]["precision"] + 0.005
-    assert found[6.0]["recall"] < found[1.0]["recall"] - 0.1
-    assert found[6.0]["coverage"] < found[1.0]["coverage"] - 0.1
+        x = diffusion.sample_ddim(1000, torch.device("cpu"), 50, 1.0, cond=cond, shape=(4,))
+        found.append(shares(x.double(), real.double()))
+    for less, more in pairwise(found):
+        assert more["precision"] > less["precision"]
+        assert more["recall"] < less["recall"] - 0.05
+        assert more["coverage"] < less["coverage"] - 0.05
+    assert found[-1]["precision"] > found[0]["precision"] + 0.05
 
 
 # -- classes and copies ------------------------------------------------------------------------------------
@@ -203,9 +203,8 @@ def test_guidance_raises_precision_and_lowers_recall():
 def test_effective_classes():
     assert effective_classes(torch.arange(1000) % 10) == pytest.approx(10)
     assert effective_classes(torch.full((50,), 7)) == pytest.approx(1)
-    assert effective_classes(torch.tensor([0, 0, 0, 3])) == pytest.approx(
-        math.exp(-0.75 * math.log(0.75 * 3**0) + 0.25 * math.log(4))
-    )
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert effective_classes(torch.tensor([0, 0, 0, 3])) == pytest.approx(math.exp(entropy))
 
 
 def test_nearest_distance_in_pixels():
@@ -232,12 +231,15 @@ def test_real_noise_and_faulty_generators(digits):
     real = values(measure_samples(judge, images, labels, reference))
     assert real["label_accuracy"] > 0.98
     assert real["copies"] == pytest.approx(NEARER_THAN, abs=0.01)
-    assert real["classes"] > 9.9
+    assert real["classes"] > 9.6
     assert min(real["precision"], real["recall"], real["coverage"]) > 0.8
 
     noise = values(measure_samples(judge, torch.rand(300, 1, 32, 32), torch.arange(300) % 10, reference))
     assert noise["label_accuracy"] < 0.3
-    assert noise["precision"] == noise["copies"] == 0
+    # Some of it falls near one odd digit, which is enough for precision.
+    assert noise["density"] < 0.1
+    assert noise["coverage"] < 0.05
+    assert noise["recall"] == noise["copies"] == 0
     assert noise["frechet_distance"] > 10 * real["frechet_distance"]
 
     memorised, asked = train.subset(300).batch(slice(None))

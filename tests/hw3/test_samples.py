@@ -89,9 +89,9 @@ def test_what_is_no_npz_is_refused(tmp_path):
     np.savez(tmp_path / "z.npz", images=GREY)
     (tmp_path / "z.npz").write_bytes((tmp_path / "z.npz").read_bytes()[:9000])
     for name in "xyz":
-        with pytest.raises(UsageError, match="not an .npz of plain arrays, or is damaged"):
+        with pytest.raises(UsageError, match=r"not an .npz of plain arrays, or is damaged"):
             load_samples(tmp_path / f"{name}.npz")
-    with pytest.raises(UsageError, match="there is no .*nowhere.npz"):
+    with pytest.raises(UsageError, match=r"there is no .*nowhere.npz"):
         load_samples(tmp_path / "nowhere.npz")
 
 
@@ -100,7 +100,7 @@ def test_other_folders_are_refused(tmp_path):
         load_samples(tmp_path)
     Image.fromarray(GREY[0]).save(tmp_path / "a.png")
     Image.fromarray(GREY[0, :28]).save(tmp_path / "b.png")
-    with pytest.raises(UsageError, match="several sizes: a.png is 32 x 32 and b.png 32 x 28"):
+    with pytest.raises(UsageError, match=r"several sizes: a.png is 32 x 32 and b.png 32 x 28"):
         load_samples(tmp_path)
     (tmp_path / "b.png").write_bytes(b"nothing")
     with pytest.raises(UsageError, match="cannot be read"):
