@@ -21,7 +21,7 @@ Behind each ± is half of a 95 % bootstrap interval.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -45,31 +45,55 @@ from HW3.samples import load_samples
 
 MEASURED = 2000  # images on which a VAE is measured
 
-# Column of a table -> its name, what its values are multiplied by, and the digits behind the point.
-SAMPLES = {
-    "label_accuracy": ("label %", 100, 1),
-    "clip_label_accuracy": ("CLIP %", 100, 1),
-    "confidence": ("conf. %", 100, 1),
-    "frechet_distance": ("Fréchet", 1, 1),
-    "precision": ("prec. %", 100, 1),
-    "density": ("density", 1, 2),
-    "recall": ("recall %", 100, 1),
-    "coverage": ("cover. %", 100, 1),
-    "classes": ("classes", 1, 2),
-    "copies": ("copies %", 100, 1),
-}
-VAE = {
-    "reconstruction_error": ("MSE", 1, 4),
-    "reconstruction_bce": ("BCE", 1, 1),
-    "kl": ("KL", 1, 1),
-    "elbo_bernoulli": ("ELBO (Bernoulli)", 1, 1),
-    "bits_bernoulli": ("bits/dim", 1, 4),
-    "elbo_gaussian": ("ELBO (Gaussian)", 1, 1),
-    "bits_gaussian": ("bits/dim", 1, 4),
-    "sigma": ("sigma", 1, 3),
-    "active_units": ("active units", 1, 0),
-}
-CLIP = {"label_accuracy": ("zero-shot %", 100, 2)}
+# Of each table: its title, where a row has the number of its images, and its columns. Of a column: the metric, what is
+# written above it, what values are multiplied by, the digits behind the point, and the width.
+Column = tuple[str, str, int, int, int]
+TABLES: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
+    (
+        "samples",
+        "num",
+        (
+            ("label_accuracy", "label %", 100, 1, 10),
+            ("clip_label_accuracy", "CLIP %", 100, 1, 10),
+            ("confidence", "conf. %", 100, 1, 10),
+            ("classes", "classes", 1, 2, 11),
+            ("copies", "copies %", 100, 1, 10),
+        ),
+    ),
+    (
+        "their distribution",
+        "num",
+        (
+            ("frechet_distance", "Fréchet", 1, 1, 15),
+            ("precision", "prec. %", 100, 1, 10),
+            ("density", "density", 1, 2, 10),
+            ("recall", "recall %", 100, 1, 10),
+            ("coverage", "cover. %", 100, 1, 10),
+        ),
+    ),
+    (
+        "VAE, on test images",
+        "num_test",
+        (
+            ("reconstruction_error", "MSE", 1, 4, 14),
+            ("reconstruction_bce", "BCE", 1, 1, 13),
+            ("kl", "KL", 1, 1, 11),
+            ("active_units", "active units", 1, 0, 12),
+        ),
+    ),
+    (
+        "its ELBO",
+        "num_test",
+        (
+            ("elbo_bernoulli", "Bernoulli", 1, 1, 16),
+            ("bits_bernoulli", "bits/dim", 1, 3, 14),
+            ("elbo_gaussian", "Gaussian", 1, 1, 16),
+            ("bits_gaussian", "bits/dim", 1, 3, 14),
+            ("sigma", "sigma", 1, 3, 5),
+        ),
+    ),
+    ("CLIP, on test images", "num_test", (("zero_shot_accuracy", "zero-shot %", 100, 2, 13),)),
+)
 
 
 def main() -> None:
@@ -93,10 +117,14 @@ def main() -> None:
     dataset = args.dataset or find_dataset(args.paths)
     bench = Bench(dataset, args, device)
     says = f"judge: {bench.judge.name}, which gets {100 * bench.judge.test_accuracy:.2f} % of the test images right"
-    print(says, end="\n\n", flush=True)
+    print(says, flush=True)
 
     names = ["real", "noise", *map(shown, args.paths)]
-    table = Table("samples", SAMPLES, names)
+    left_out = () if args.clip_ckpt else ("clip_label_accuracy",)
+    first, *others = (
+        Table(title, count, [column for column in columns if column[0] not in left_out], names)
+        for title, count, columns in TABLES
+    )
     rows, problems = [], []
     measurements: list[Callable[[], dict]] = [
         bench.real,
@@ -110,21 +138,18 @@ def main() -> None:
             problems.append(error)
             continue
         rows.append(row)
-        if row["kind"] != "clip":
-            table.add(row)
+        first.show(row)
 
-    tables = [table]
-    for title, columns, kind in (("VAE, on test images", VAE, "vae"), ("CLIP, on test images", CLIP, "clip")):
-        chosen = [row for row in rows if row["kind"] == kind]
-        if chosen:
-            print(flush=True)
-            tables.append(Table(title, columns, names, count="num_test"))
-            for row in chosen:
-                tables[-1].add(row)
+    for table in others:
+        for row in rows:
+            table.show(row)
     if args.json:
         write_atomically(args.json, (json.dumps([plain(row) for row in rows], indent=2) + "\n").encode())
     if args.markdown:
-        write_atomically(args.markdown, ("\n\n".join([says, *map(str, tables)]) + "\n").encode())
+        write_atomically(
+            args.markdown,
+            ("\n\n".join([says, *(str(table) for table in (first, *others) if table.lines)]) + "\n").encode(),
+        )
     if problems:
         more = f" (and {len(problems) - 1} more could not be measured)" if len(problems) > 1 else ""
         raise type(problems[0])(f"{problems[0]}{more}")
@@ -196,8 +221,8 @@ class Bench:
             clip = load_clip(path, self.device, self.dataset)
             return row | {
                 "dataset": self.dataset,
-                "num": len(images),
-                "label_accuracy": clip_accuracy(clip, images, labels),
+                "num_test": len(images),
+                "zero_shot_accuracy": clip_accuracy(clip, images, labels),
             }
         asked = self._asked() if kind == "tiny_sd" else None
         model = load_image_model(path, self.device, import_module)
@@ -231,28 +256,30 @@ def plain(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Table:
-    """A Markdown table with columns of one width, so that it can be printed row by row."""
+    """A Markdown table that is printed row by row, so that its widths are fixed before it has one."""
 
-    def __init__(
-        self, title: str, columns: dict[str, tuple[str, int, int]], names: list[str], count: str = "num"
-    ) -> None:
-        self.columns, self.count = columns, count
-        self.widths = [max(map(len, [title, *names])), 6, *(max(11, len(head)) for head, _, _ in columns.values())]
+    def __init__(self, title: str, count: str, columns: Sequence[Column], names: list[str]) -> None:
+        self.count, self.columns, self.heads = count, columns, [title, "n", *(head for _, head, *_ in columns)]
+        self.widths = [max(map(len, [title, *names])), 5, *(width for *_, width in columns)]
         self.lines: list[str] = []
-        self._line([title, "n", *(head for head, _, _ in columns.values())])
-        self._line(["-" * self.widths[0], *("-" * (width - 1) + ":" for width in self.widths[1:])])
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Print a row."""
+    def show(self, row: Mapping[str, Any]) -> None:
+        """Print a row, if it has something for this table; before the first one, what stands above it."""
+        if not any(name in row for name, *_ in self.columns):
+            return
+        if not self.lines:
+            print()
+            self._line(self.heads)
+            self._line(["-" * self.widths[0], *("-" * (width - 1) + ":" for width in self.widths[1:])])
         name = shown(Path(row["checkpoint"])) if "checkpoint" in row else row["kind"]
-        cells = [
-            cell(row[key], scale, digits) if key in row else "" for key, (_, scale, digits) in self.columns.items()
-        ]
+        cells = [cell(row[key], scale, digits) if key in row else "" for key, _, scale, digits, _ in self.columns]
         self._line([name, str(row[self.count]), *cells])
 
     def _line(self, cells: list[str]) -> None:
-        first, *rest = zip(cells, self.widths, strict=True)
-        self.lines.append(" | ".join(["| " + first[0].ljust(first[1]), *(c.rjust(width) for c, width in rest)]) + " |")
+        name, *rest = zip(cells, self.widths, strict=True)
+        self.lines.append(
+            " | ".join(["| " + name[0].ljust(name[1]), *(text.rjust(width) for text, width in rest)]) + " |"
+        )
         print(self.lines[-1], flush=True)
 
     def __str__(self) -> str:
