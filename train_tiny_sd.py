@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from HW3.clip import NUM_CLASSES
+from HW3.clip import NUM_CLASSES, label_accuracy
 from HW3.data import load_dataset
 from HW3.diffusion import DiffusionConfig, GaussianDiffusion
 from HW3.latent import EpsMLP, LatentSpace, encode_dataset, text_conditions
 from HW3.learning_rate import warmup_cosine
-from HW3.metrics import label_accuracy
 from HW3.plumbing.cli import (
     add_diffusion,
     add_latent,

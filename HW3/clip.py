@@ -68,6 +68,16 @@ class SimpleCLIP(nn.Module):
         return (self.image_encoder(images) @ self.all_text_embeddings().T).argmax(dim=1)
 
 
+def recognised(clip: SimpleCLIP, images: Tensor, labels: Tensor) -> Tensor:
+    """Which images CLIP sees as their label, (N,)."""
+    return torch.cat([clip.predict(chunk) for chunk in images.split(500)]) == labels
+
+
+def label_accuracy(clip: SimpleCLIP, images: Tensor, labels: Tensor) -> float:
+    """The fraction of images that CLIP sees as their label."""
+    return recognised(clip, images, labels).float().mean().item()
+
+
 class UnitLength(nn.Module):
     """Scale each row to length 1."""
 

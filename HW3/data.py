@@ -59,6 +59,11 @@ class ImageSet:
         """The first `n` images (all of them for None)."""
         return self if n is None else replace(self, images=self.images[:n], labels=self.labels[:n])
 
+    def subset(self, n: int, seed: int = 0) -> ImageSet:
+        """A seeded random choice of `n` images (all of them, in another order, where there are fewer)."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:n].to(self.labels.device)
+        return replace(self, images=self.images[order], labels=self.labels[order])
+
     def split(self, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
         """(training, validation) sets; a seeded random `fraction`, at least one image, is held out."""
         if not 0 < fraction < 1 or len(self) < 2:

@@ -43,7 +43,7 @@ matplotlib.pyplot matplotlib.animation matplotlib.colors mpl_toolkits.mplot3d co
 fontTools.ttLib dateutil.parser PIL.Image PIL.ImageDraw PIL.ImageFont sympy mpmath networkx jinja2 markupsafe
 numpy.linalg numpy.fft numpy.random numpy.testing numpy.polynomial numpy.typing numpy.ma numpy.f2py
 tqdm.auto tqdm.notebook tqdm.contrib.concurrent psutil pytest pluggy iniconfig packaging.version pygments tomli
-fsspec filelock typing_extensions setuptools triton
+fsspec filelock typing_extensions setuptools triton torchmetrics.image.fid lightning_utilities
 asyncio concurrent.futures.process ctypes.util curses dataclasses doctest http.client idlelib multiprocessing.pool
 pdb pydoc readline secrets sqlite3 ssl tkinter unittest.mock urllib.request uuid xml.etree.ElementTree zoneinfo
 """
