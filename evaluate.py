@@ -13,6 +13,9 @@ What is measured, per kind of checkpoint:
 The distances compare models of one data set, under one --clip-ckpt and --num; lower is better.
 """
 
+import HW3.plumbing.startup  # noqa: F401  before torch, which may not be there
+
+# isort: split
 import json
 import sys
 from importlib import import_module

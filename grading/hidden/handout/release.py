@@ -37,7 +37,7 @@ _AS_IT_IS = """
     HW3/data.py HW3/pretrained.py HW3/generate.py HW3/metrics.py HW3/viz.py
     HW3/plumbing/__init__.py HW3/plumbing/run.py HW3/plumbing/cli.py HW3/plumbing/device.py HW3/plumbing/log.py
     HW3/plumbing/checkpoints.py HW3/plumbing/resume.py HW3/plumbing/interrupt.py HW3/plumbing/randomness.py
-    HW3/plumbing/parallel.py HW3/plumbing/files.py HW3/plumbing/errors.py
+    HW3/plumbing/parallel.py HW3/plumbing/files.py HW3/plumbing/errors.py HW3/plumbing/startup.py
     grading/__init__.py grading/__main__.py grading/errors.py grading/todo.py grading/pack.py grading/packages.py
     grading/submission.py grading/driver.py grading/cases.py grading/judge.py grading/feedback.py
     grading/measuring.py grading/findings.py grading/rubric.py grading/rubric.toml
