@@ -30,11 +30,12 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def check_python(version: tuple[int, ...] = sys.version_info[:2]) -> None:
-    """Leave, with one line, where Python is too old."""
-    if version < OLDEST:
-        is_, needed = (".".join(map(str, numbers)) for numbers in (version[:2], OLDEST))
-        sys.exit(f"{_script()}: error: Python {is_} is too old, {needed} is needed: make .venv anew with a newer one")
+def old_python(version: tuple[int, ...] = sys.version_info[:2]) -> str | None:
+    """What to say of a Python that is too old; None of others."""
+    if version >= OLDEST:
+        return None
+    is_, needed = (".".join(map(str, numbers)) for numbers in (version, OLDEST))
+    return f"Python {is_} is too old, {needed} is needed"
 
 
 def _packages() -> set[str]:
@@ -63,5 +64,6 @@ def _is_one_of_our_scripts() -> bool:
 
 
 if _is_one_of_our_scripts():
-    check_python()
+    if _problem := old_python():
+        sys.exit(f"{_script()}: error: {_problem}: make .venv anew with a newer one")
     sys.excepthook = _hook

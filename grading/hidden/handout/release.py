@@ -23,11 +23,13 @@ from pathlib import Path
 import numpy as np
 
 from grading.errors import GradingError
+from grading.hidden.handout.notebook import notebook
 from grading.hidden.handout.regions import BEGIN, END, solution_statements, without_markers, without_solutions
 from grading.rubric import Rubric, load_rubric, note_total
 from grading.submission import ROOT
 
 README = "grading/hidden/handout/files/README.md"
+NOTEBOOK = "grading/hidden/handout/files/notebook.py"  # becomes HW3.ipynb
 
 # What leaves as it is, but for what the rubric names.
 _AS_IT_IS = """
@@ -38,6 +40,7 @@ _AS_IT_IS = """
     HW3/plumbing/__init__.py HW3/plumbing/run.py HW3/plumbing/cli.py HW3/plumbing/device.py HW3/plumbing/log.py
     HW3/plumbing/checkpoints.py HW3/plumbing/resume.py HW3/plumbing/interrupt.py HW3/plumbing/randomness.py
     HW3/plumbing/parallel.py HW3/plumbing/files.py HW3/plumbing/errors.py HW3/plumbing/startup.py
+    HW3/plumbing/notebook.py
     grading/__init__.py grading/__main__.py grading/errors.py grading/todo.py grading/pack.py grading/packages.py
     grading/submission.py grading/driver.py grading/cases.py grading/judge.py grading/feedback.py
     grading/measuring.py grading/findings.py grading/rubric.py grading/rubric.toml
@@ -52,6 +55,7 @@ _AS_IT_IS = """
 ALLOWED = {
     **{file: file for file in _AS_IT_IS.split()},
     README: "README.md",
+    NOTEBOOK: "HW3.ipynb",
     "grading/hidden/handout/files/Makefile": "Makefile",
     "grading/hidden/handout/files/pyproject.toml": "pyproject.toml",
     "grading/hidden/handout/files/classroom.yml": ".github/workflows/classroom.yml",
@@ -75,6 +79,9 @@ def add_command(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="make it a git repository without solutions, and OUT-solutions another one that has both branches",
     )
+    parser.add_argument(
+        "--repository", default="", metavar="URL", help="where students get the handout: HW3.ipynb clones it on Colab"
+    )
     parser.add_argument("--zip", action="store_true", help="also write OUT.zip, the handout as one file")
     parser.set_defaults(run=_run)
 
@@ -82,7 +89,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 def _run(args: argparse.Namespace) -> int:
     rubric = load_rubric()
     note_total(rubric)
-    files = release(args.out, git=args.git, push_safe=args.push_safe, zip=args.zip)
+    files = release(args.out, git=args.git, push_safe=args.push_safe, zip=args.zip, repository=args.repository)
     what = ["handout"] + ["git branches main and solutions"] * args.git + ["git branch main"] * args.push_safe
     what += [f"solutions in {solutions_beside(args.out)}"] * args.push_safe + [f"{args.out}.zip"] * args.zip
     print(f"{args.out}: {len(files)} files ({', '.join(what)}); no leak found")
@@ -96,12 +103,18 @@ def solutions_beside(out: Path) -> Path:
 
 
 def release(
-    out: Path, *, git: bool = False, push_safe: bool = False, zip: bool = False, source: Path = ROOT
+    out: Path,
+    *,
+    git: bool = False,
+    push_safe: bool = False,
+    zip: bool = False,
+    repository: str = "",
+    source: Path = ROOT,
 ) -> list[str]:
     """Write the handout of `source` to `out`. Nothing is left there when a leak is found.
 
     git: as a repository with the branches main and solutions.  push_safe: as one with main alone, and beside it
-    another one that has both.
+    another one that has both.  repository: the address of it that the notebook clones.
     Raises GradingError when `out` is not empty, a listed file is missing, markers do not pair up, the solution
     regions are not those of the rubric, or the handout holds something that must stay.
     """
@@ -111,7 +124,7 @@ def release(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".release-") as scratch:
         tree, beside = Path(scratch) / "handout", Path(scratch) / "solutions"
-        handout, solved = build(source)
+        handout, solved = build(source, repository)
         check_leaks(source, handout)
         write_tree(tree, handout)
         check_leaks(source, read_tree(tree))  # what lies on the disk, not what was meant
@@ -142,7 +155,7 @@ def _move(folder: Path, to: Path) -> None:
     shutil.move(folder, to)
 
 
-def build(source: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
+def build(source: Path, repository: str = "") -> tuple[dict[str, bytes], dict[str, bytes]]:
     """(handout, handout with solutions): path -> content, without writing anything."""
     rubric = load_rubric(source / "grading" / "rubric.toml")
     handout, solved = {}, {}
@@ -156,6 +169,8 @@ def build(source: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
             text = content.decode("utf-8")
             handout[place] = without_solutions(text, origin).encode("utf-8")
             solved[place] = without_markers(text, origin).encode("utf-8")
+    cells = handout_notebook(handout["HW3.ipynb"].decode("utf-8"), repository).encode("utf-8")
+    handout["HW3.ipynb"] = solved["HW3.ipynb"] = cells
     readme = handout_readme(handout["README.md"].decode("utf-8"), rubric).encode("utf-8")
     handout["README.md"] = solved["README.md"] = readme
     for problem in stub_problems(rubric, handout):
@@ -193,6 +208,18 @@ def handout_readme(template: str, rubric: Rubric) -> str:
     for script in re.findall(r"\{before (.+?)\}", template):
         raise GradingError(f"{README}: no function is needed before {script}: take {{before {script}}} out")
     return template
+
+
+def handout_notebook(source: str, repository: str) -> str:
+    """HW3.ipynb, with the repository's address in its first cell."""
+    if any(sign in repository for sign in '"\\\n'):
+        raise GradingError(
+            f"--repository {repository}: an address has no quotes, backslashes or line ends", exit_code=2
+        )
+    empty = 'REPOSITORY = ""'
+    if source.count(empty) != 1:
+        raise GradingError(f"{NOTEBOOK}: there must be one line {empty}, which --repository fills in: add it")
+    return notebook(source.replace(empty, f'REPOSITORY = "{repository}"'), NOTEBOOK)
 
 
 def stub_problems(rubric: Rubric, handout: dict[str, bytes]) -> list[str]:
