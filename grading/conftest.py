@@ -144,6 +144,7 @@ def time_limit(seconds: int) -> Iterator[None]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Points per id, from the cases that ran."""
     from grading.rubric import load_rubric, score
+    from grading.step_summary import write_step_summary
 
     outcomes: dict[tuple[str, bool], list[tuple[str, bool]]] = defaultdict(list)
     notes: list[tuple[str, str]] = []
@@ -155,7 +156,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             notes += [note for name, note in report.user_properties if name == "note" and note[1]]
     if not outcomes:
         return
-    rubric = load_rubric()
+    rubric, rows = load_rubric(), list[tuple[str, float, float, str]]()
     terminalreporter.section("points")
     for hidden in (False, True):
         ids = [id for id in rubric.functions if (id, hidden) in outcomes]
@@ -168,7 +169,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             passed = sum(ok for _, ok in outcomes[id, hidden])
             cases = f"{passed}/{len(outcomes[id, hidden])} {kind} cases"
             terminalreporter.write_line(f"{id:<16}{points[id]:>6g} / {rubric.functions[id].points:<4g}{cases}")
+            rows += [] if hidden else [(id, points[id], rubric.functions[id].points, cases)]
         terminalreporter.write_line(f"{'total':<16}{sum(points.values()):>6g} / {possible:<4g}on the {kind} cases")
+    write_step_summary(rows)
     for id, note in notes:
         terminalreporter.write_line(f"{id}: {note}")
     if not any(hidden for _, hidden in outcomes):

@@ -46,7 +46,7 @@ _AS_IT_IS = """
     grading/__init__.py grading/__main__.py grading/errors.py grading/todo.py grading/pack.py grading/packages.py
     grading/submission.py grading/driver.py grading/cases.py grading/judge.py grading/feedback.py
     grading/measuring.py grading/findings.py grading/rubric.py grading/rubric.toml
-    grading/conftest.py grading/test_functions.py grading/test_samplers.py
+    grading/conftest.py grading/step_summary.py grading/test_functions.py grading/test_samplers.py
     grading/cases/samplers.npz grading/cases/mistakes.json
     docs/notes/README.md docs/notes/1-vae.md docs/notes/2-forward-process.md docs/notes/3-ddpm.md docs/notes/4-ddim.md
     docs/notes/5-v-and-cosine.md docs/notes/6-latents.md docs/notes/7-clip.md docs/notes/8-guidance.md
@@ -61,6 +61,7 @@ ALLOWED = {
     "grading/hidden/handout/files/Makefile": "Makefile",
     "grading/hidden/handout/files/pyproject.toml": "pyproject.toml",
     "grading/hidden/handout/files/classroom.yml": ".github/workflows/classroom.yml",
+    "grading/hidden/handout/files/devcontainer.json": ".devcontainer/devcontainer.json",
 }
 
 
