@@ -213,18 +213,25 @@ class _Output(threading.Thread):
 
     def __init__(self, process: subprocess.Popen[bytes], keep: int) -> None:
         super().__init__(daemon=True)
-        self.process, self.keep, self.lines, self.dropped = process, keep, deque[str](maxlen=keep), 0
+        self.process, self.kept, self.count = process, deque[str](maxlen=keep), 0
+        self.lock = threading.Lock()
         self.start()
 
     def run(self) -> None:
         assert self.process.stdout is not None
-        while chunk := self.process.stdout.readline(4096):  # a line without an end comes in pieces
-            self.dropped += len(self.lines) == self.keep
-            self.lines.append(_clip(chunk.decode("utf-8", errors="replace").rstrip("\r\n")))
+        is_new = True
+        while chunk := self.process.stdout.readline(4096):  # a line that does not end comes in pieces
+            if is_new:
+                with self.lock:
+                    self.kept.append(_clip(chunk.decode("utf-8", errors="replace").rstrip("\r\n")))
+                    self.count += 1
+            is_new = chunk.endswith(b"\n")
 
-    def text(self) -> str:
-        above = [f"... ({self.dropped:,} lines above)"] if self.dropped else []
-        return "\n".join([*above, *self.lines])
+    def lines(self) -> list[str]:
+        """The last lines, after one that counts those above."""
+        with self.lock:
+            above = self.count - len(self.kept)
+            return [*[f"... ({above:,} lines above)"] * (above > 0), *self.kept]
 
 
 def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -259,24 +266,24 @@ def _run(command: Sequence[str]) -> tuple[list[str], int]:
         _stop(process)
         raise
     output.join()
-    return list(output.lines), process.returncode
+    return output.lines(), process.returncode
 
 
 def _follow(command: Sequence[str], pictures: Callable[[], dict[str, Path]] = dict) -> bool:
     """Run a command; while it runs, show the end of its output, and pictures whenever they are new."""
     print("$", *_quoted("python", *command))
-    text, shown = display(_Text(""), display_id=True), _Shown()
+    text, shown = display(_Text([]), display_id=True), _Shown()
     process = _start(command)
     output, began = _Output(process, keep=LINES), time.monotonic()
     try:
         while process.poll() is None:
-            text.update(_Text(f"{output.text()}\n[{time.monotonic() - began:.0f} s]"))
+            text.update(_Text([*output.lines(), f"[{time.monotonic() - began:.0f} s]"]))
             shown.update(pictures())
             time.sleep(SECONDS)
     except KeyboardInterrupt:
         _stop(process)
     output.join()
-    text.update(_Text(output.text()))
+    text.update(_Text(output.lines()))
     shown.update(pictures())
     return process.returncode == 0
 
@@ -284,8 +291,8 @@ def _follow(command: Sequence[str], pictures: Callable[[], dict[str, Path]] = di
 class _Text:
     """Plain text as an output that can be replaced."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, lines: list[str]) -> None:
+        self.text = "\n".join(lines)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         return {"text/plain": self.text}
