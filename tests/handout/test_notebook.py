@@ -19,7 +19,7 @@ from grading.hidden.handout.notebook import notebook
 from grading.hidden.handout.release import NOTEBOOK, build, handout_notebook, release, write_tree
 from grading.rubric import load_rubric
 from harness import KINDS, LATEST, ROOT, child_env
-from HW3.plumbing.notebook import LINES, WIDTH, Stop, _Output, _start, newest_pictures, shorten, what_is_missing
+from HW3.plumbing.notebook import LINES, WIDTH, Stop, _Output, _start, newest_pictures, set_up, shorten, what_is_missing
 
 # One tiny epoch of everything, and checks of two functions.
 TINY = {
@@ -180,6 +180,23 @@ def test_set_up_never_replaces_a_platforms_torch(tmp_path):
         what_is_missing(path)
     path.write_text("tqdm>=999\n")
     assert what_is_missing(path) == (["tqdm>=999"], {})
+
+
+def test_a_failed_installation_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "requirements.txt").write_text("torch>=2.6\nno-such-package>=1\n")
+    monkeypatch.chdir(tmp_path)
+
+    def pip(command):
+        constraints = Path(command[command.index("--constraint") + 1]).read_text()
+        assert re.fullmatch(r"torch==\S+\n", constraints)
+        assert command[-1] == "no-such-package>=1"
+        return ["Looking", "ERROR: none found", ""], 1
+
+    monkeypatch.setattr("HW3.plumbing.notebook._run", pip)
+    with pytest.raises(Stop) as stop:
+        set_up()
+    [line] = stop.value._render_traceback_()
+    assert line == "pip could not install no-such-package>=1 (ERROR: none found): try again, or choose a newer runtime"
 
 
 def test_a_storm_of_prints_leaves_the_end():
