@@ -20,6 +20,9 @@ A VAE also gets its reconstructions and its ELBO under two likelihoods, CLIP the
 Behind each ± is half of a 95 % bootstrap interval.
 """
 
+import HW3.plumbing.startup  # noqa: F401  before torch, which may not be there
+
+# isort: split
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

@@ -10,6 +10,9 @@ examples:
 (N, H, W, C) in colour, and `labels` int64 (N,) if the model takes labels.
 """
 
+import HW3.plumbing.startup  # noqa: F401  before torch, which may not be there
+
+# isort: split
 import io
 from importlib import import_module
 from pathlib import Path

@@ -9,6 +9,9 @@ Writes nearest_epoch_XXX.png (column = class: the images nearest to its text), l
 clip_{latest,best}.pt to --out-dir.
 """
 
+import HW3.plumbing.startup  # noqa: F401  before torch, which may not be there
+
+# isort: split
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_

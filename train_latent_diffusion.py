@@ -9,6 +9,9 @@ examples:
 Writes samples_epoch_XXX.png, loss.png, metrics.jsonl and latent_diffusion_latest.pt to --out-dir.
 """
 
+import HW3.plumbing.startup  # noqa: F401  before torch, which may not be there
+
+# isort: split
 import torch
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn

@@ -9,6 +9,9 @@ Writes samples_epoch_XXX.png (8 x 10, column = class), loss.png, metrics.jsonl a
 --out-dir.
 """
 
+import HW3.plumbing.startup  # noqa: F401  before torch, which may not be there
+
+# isort: split
 from pathlib import Path
 
 import torch

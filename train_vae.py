@@ -9,6 +9,9 @@ examples:
 Writes {samples,recon}_epoch_XXX.png, loss.png, metrics.jsonl and convae_{latest,best}.pt to --out-dir.
 """
 
+import HW3.plumbing.startup  # noqa: F401  before torch, which may not be there
+
+# isort: split
 from argparse import SUPPRESS, BooleanOptionalAction
 
 import torch

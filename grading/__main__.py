@@ -40,6 +40,15 @@ def main() -> int:
     except GradingError as error:
         print(f"grading: error: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "grading", "HW3"):  # ours: a broken checkout, not a missing package
+            raise
+        print(
+            f"grading: error: {package} is not installed: pip install -r requirements.txt, or activate .venv",
+            file=sys.stderr,
+        )
+        return 2
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"grading: error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 1

@@ -234,6 +234,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What is to be written, and points per id, from the cases that ran."""
     from grading.rubric import load_rubric, score
+    from grading.step_summary import write_step_summary
 
     outcomes: dict[tuple[str, bool], list[tuple[str, bool]]] = defaultdict(list)
     notes: list[tuple[str, str]] = []
@@ -247,7 +248,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             todo[id] = recorded["todo"]
     if not outcomes:
         return
-    rubric = load_rubric()
+    rubric, rows = load_rubric(), list[tuple[str, float, float, str]]()
     if todo:
         terminalreporter.section("to do")
         for id in rubric.functions:
@@ -265,7 +266,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             passed = sum(ok for _, ok in outcomes[id, hidden])
             cases = f"{passed}/{len(outcomes[id, hidden])} {kind} cases" if id not in todo else "to do"
             terminalreporter.write_line(f"{id:<16}{points[id]:>6g} / {rubric.functions[id].points:<4g}{cases}")
+            rows += [] if hidden else [(id, points[id], rubric.functions[id].points, cases)]
         terminalreporter.write_line(f"{'total':<16}{sum(points.values()):>6g} / {possible:<4g}on the {kind} cases")
+    write_step_summary(rows)
     for id, note in notes:
         terminalreporter.write_line(f"{id}: {note}")
     if not any(hidden for _, hidden in outcomes):

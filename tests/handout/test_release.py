@@ -1,5 +1,6 @@
 """The handout: what leaves and what does not, and what it is like to work in it."""
 
+import base64
 import io
 import json
 import re
@@ -10,6 +11,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 
 from grading.cases import HIDDEN, load_cases
 from grading.errors import GradingError
@@ -268,6 +270,77 @@ def test_a_hidden_array_is_a_leak(clean, id):
         np.savez(buffer, innocent=array.astype(dtype))
         with pytest.raises(GradingError, match=r"leak: grading/cases/kl\.npz holds innocent"):
             check_leaks(ROOT, {**clean, "grading/cases/kl.npz": buffer.getvalue()})
+
+
+def a_notebook(**cell) -> bytes:
+    """The handout's notebook with one cell more."""
+    notebook = json.loads(build(ROOT)[0]["HW3.ipynb"])
+    code = {"cell_type": "code", "id": "more", "metadata": {}, "execution_count": None, "outputs": [], "source": []}
+    notebook["cells"].append({**code, **cell})
+    return json.dumps(notebook, indent=1).encode()
+
+
+@pytest.mark.parametrize("file", RUBRIC.submit)
+def test_a_solution_statement_in_a_notebook_is_a_leak(clean, file):
+    """JSON escapes a cell's quotes and line ends, and cuts it into lines."""
+    given = "".join(releasing._squeeze(content.decode("utf-8", "ignore")) for content in clean.values())
+    statements = solution_statements((ROOT / file).read_text(), file)
+    secret = max((s for s in statements if releasing._squeeze(s) not in given), key=len)
+    lines = [f"{part}\n" for part in secret.split(" ")]
+    for cell in (
+        {"source": lines},
+        {"cell_type": "markdown", "source": "".join(lines)},
+        {"outputs": [{"output_type": "stream", "name": "stdout", "text": lines}]},
+    ):
+        with pytest.raises(GradingError, match=r"leak: HW3\.ipynb holds the solution statement"):
+            check_leaks(ROOT, {**clean, "HW3.ipynb": a_notebook(**cell)})
+
+
+def test_a_solution_statement_in_the_notebooks_source_is_a_leak(tmp_path):
+    for file in (*LISTED, *(f"grading/hidden/reference/cases/{id}.npz" for id in IDS)):
+        path = tmp_path / "tree" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((ROOT / file).read_bytes())
+    source = tmp_path / "tree" / releasing.NOTEBOOK
+    statement = next(s for s in solution_statements((ROOT / "HW3/vae.py").read_text(), "HW3/vae.py") if len(s) >= 30)
+    source.write_text(f"{source.read_text()}\n# %%\nanswer = {statement!r}\n")
+    with pytest.raises(GradingError, match=r"leak: HW3\.ipynb holds the solution statement"):
+        release(tmp_path / "out", source=tmp_path / "tree")
+
+
+def test_a_hidden_file_in_a_notebook_is_a_leak(clean):
+    """As an attachment or an output is written: in base64."""
+    text = base64.encodebytes((ROOT / "grading/hidden/reference/cases/kl.npz").read_bytes()).decode()
+    outputs = [{"output_type": "display_data", "data": {"image/png": text}, "metadata": {}}]
+    with pytest.raises(GradingError, match=r"leak: HW3\.ipynb holds the hidden file .*/kl\.npz"):
+        check_leaks(ROOT, {**clean, "HW3.ipynb": a_notebook(outputs=outputs)})
+
+
+def hidden_array(id: str) -> np.ndarray:
+    """An array of a hidden case that says something."""
+    case = load_cases(HIDDEN / f"{id}.npz", hidden=True)[0]
+    return next(array for array in case.expected.values() if len(np.unique(array)) >= 8)
+
+
+def test_a_hidden_array_in_base64_is_a_leak(clean):
+    buffer = io.BytesIO()
+    np.save(buffer, hidden_array("kl"))
+    packed = base64.b64encode(buffer.getvalue()).decode()
+    with pytest.raises(GradingError, match=r"leak: HW3\.ipynb holds .*hidden kl\.npz"):
+        check_leaks(ROOT, {**clean, "HW3.ipynb": a_notebook(source=[f'hidden = "{packed}"'])})
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_the_numbers_of_a_hidden_array_are_a_leak(clean, id):
+    """As torch prints them, with four decimals; in the notes as Python does."""
+    printed = str(torch.tensor(hidden_array(id))).splitlines(keepends=True)
+    outputs = [{"output_type": "execute_result", "metadata": {}, "data": {"text/plain": printed}}]
+    with pytest.raises(GradingError, match=rf"leak: HW3\.ipynb holds the numbers .*hidden {id}\.npz"):
+        check_leaks(ROOT, {**clean, "HW3.ipynb": a_notebook(outputs=outputs)})
+    if id == "kl":
+        page = "docs/notes/1-vae.md"
+        with pytest.raises(GradingError, match=rf"leak: {page} holds the numbers"):
+            check_leaks(ROOT, {**clean, page: clean[page] + repr(hidden_array(id).tolist()).encode()})
 
 
 # -- the stripper ----------------------------------------------------------------------------------------

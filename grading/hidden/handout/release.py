@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import base64
 import hashlib
 import io
 import json
@@ -17,17 +18,20 @@ import shutil
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from grading.errors import GradingError
+from grading.hidden.handout.notebook import notebook
 from grading.hidden.handout.regions import BEGIN, END, solution_statements, without_markers, without_solutions
 from grading.rubric import Rubric, load_rubric, note_total
 from grading.submission import ROOT
 
 README = "grading/hidden/handout/files/README.md"
+NOTEBOOK = "grading/hidden/handout/files/notebook.py"  # becomes HW3.ipynb
 
 # What leaves as it is, but for what the rubric names.
 _AS_IT_IS = """
@@ -38,11 +42,12 @@ _AS_IT_IS = """
     HW3/judge.py HW3/weights/judge_mnist.pt HW3/weights/judge_digits.pt
     HW3/plumbing/__init__.py HW3/plumbing/run.py HW3/plumbing/cli.py HW3/plumbing/device.py HW3/plumbing/log.py
     HW3/plumbing/checkpoints.py HW3/plumbing/resume.py HW3/plumbing/interrupt.py HW3/plumbing/randomness.py
-    HW3/plumbing/parallel.py HW3/plumbing/files.py HW3/plumbing/errors.py
+    HW3/plumbing/parallel.py HW3/plumbing/files.py HW3/plumbing/errors.py HW3/plumbing/startup.py
+    HW3/plumbing/notebook.py
     grading/__init__.py grading/__main__.py grading/errors.py grading/todo.py grading/pack.py grading/packages.py
     grading/submission.py grading/driver.py grading/cases.py grading/judge.py grading/feedback.py grading/crashes.py
     grading/measuring.py grading/findings.py grading/rubric.py grading/rubric.toml
-    grading/conftest.py grading/test_functions.py grading/test_samplers.py
+    grading/conftest.py grading/step_summary.py grading/test_functions.py grading/test_samplers.py
     grading/cases/samplers.npz grading/cases/mistakes.json
     docs/notes/README.md docs/notes/1-vae.md docs/notes/2-forward-process.md docs/notes/3-ddpm.md docs/notes/4-ddim.md
     docs/notes/5-v-and-cosine.md docs/notes/6-latents.md docs/notes/7-clip.md docs/notes/8-guidance.md
@@ -53,9 +58,11 @@ _AS_IT_IS = """
 ALLOWED = {
     **{file: file for file in _AS_IT_IS.split()},
     README: "README.md",
+    NOTEBOOK: "HW3.ipynb",
     "grading/hidden/handout/files/Makefile": "Makefile",
     "grading/hidden/handout/files/pyproject.toml": "pyproject.toml",
     "grading/hidden/handout/files/classroom.yml": ".github/workflows/classroom.yml",
+    "grading/hidden/handout/files/devcontainer.json": ".devcontainer/devcontainer.json",
 }
 
 
@@ -76,6 +83,9 @@ def add_command(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="make it a git repository without solutions, and OUT-solutions another one that has both branches",
     )
+    parser.add_argument(
+        "--repository", default="", metavar="URL", help="where students get the handout: HW3.ipynb clones it on Colab"
+    )
     parser.add_argument("--zip", action="store_true", help="also write OUT.zip, the handout as one file")
     parser.set_defaults(run=_run)
 
@@ -83,7 +93,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 def _run(args: argparse.Namespace) -> int:
     rubric = load_rubric()
     note_total(rubric)
-    files = release(args.out, git=args.git, push_safe=args.push_safe, zip=args.zip)
+    files = release(args.out, git=args.git, push_safe=args.push_safe, zip=args.zip, repository=args.repository)
     what = ["handout"] + ["git branches main and solutions"] * args.git + ["git branch main"] * args.push_safe
     what += [f"solutions in {solutions_beside(args.out)}"] * args.push_safe + [f"{args.out}.zip"] * args.zip
     print(f"{args.out}: {len(files)} files ({', '.join(what)}); no leak found")
@@ -97,12 +107,18 @@ def solutions_beside(out: Path) -> Path:
 
 
 def release(
-    out: Path, *, git: bool = False, push_safe: bool = False, zip: bool = False, source: Path = ROOT
+    out: Path,
+    *,
+    git: bool = False,
+    push_safe: bool = False,
+    zip: bool = False,
+    repository: str = "",
+    source: Path = ROOT,
 ) -> list[str]:
     """Write the handout of `source` to `out`. Nothing is left there when a leak is found.
 
     git: as a repository with the branches main and solutions.  push_safe: as one with main alone, and beside it
-    another one that has both.
+    another one that has both.  repository: the address of it that the notebook clones.
     Raises GradingError when `out` is not empty, a listed file is missing, markers do not pair up, the solution
     regions are not those of the rubric, or the handout holds something that must stay.
     """
@@ -112,7 +128,7 @@ def release(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".release-") as scratch:
         tree, beside = Path(scratch) / "handout", Path(scratch) / "solutions"
-        handout, solved = build(source)
+        handout, solved = build(source, repository)
         check_leaks(source, handout)
         write_tree(tree, handout)
         check_leaks(source, read_tree(tree))  # what lies on the disk, not what was meant
@@ -143,7 +159,7 @@ def _move(folder: Path, to: Path) -> None:
     shutil.move(folder, to)
 
 
-def build(source: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
+def build(source: Path, repository: str = "") -> tuple[dict[str, bytes], dict[str, bytes]]:
     """(handout, handout with solutions): path -> content, without writing anything."""
     rubric = load_rubric(source / "grading" / "rubric.toml")
     handout, solved = {}, {}
@@ -157,6 +173,8 @@ def build(source: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
             text = content.decode("utf-8")
             handout[place] = without_solutions(text, origin).encode("utf-8")
             solved[place] = without_markers(text, origin).encode("utf-8")
+    cells = handout_notebook(handout["HW3.ipynb"].decode("utf-8"), repository).encode("utf-8")
+    handout["HW3.ipynb"] = solved["HW3.ipynb"] = cells
     readme = handout_readme(handout["README.md"].decode("utf-8"), rubric).encode("utf-8")
     handout["README.md"] = solved["README.md"] = readme
     for problem in stub_problems(rubric, handout):
@@ -194,6 +212,18 @@ def handout_readme(template: str, rubric: Rubric) -> str:
     for script in re.findall(r"\{before (.+?)\}", template):
         raise GradingError(f"{README}: no function is needed before {script}: take {{before {script}}} out")
     return template
+
+
+def handout_notebook(source: str, repository: str) -> str:
+    """HW3.ipynb, with the repository's address in its first cell."""
+    if any(sign in repository for sign in '"\\\n'):
+        raise GradingError(
+            f"--repository {repository}: an address has no quotes, backslashes or line ends", exit_code=2
+        )
+    empty = 'REPOSITORY = ""'
+    if source.count(empty) != 1:
+        raise GradingError(f"{NOTEBOOK}: there must be one line {empty}, which --repository fills in: add it")
+    return notebook(source.replace(empty, f'REPOSITORY = "{repository}"'), NOTEBOOK)
 
 
 def stub_problems(rubric: Rubric, handout: dict[str, bytes]) -> list[str]:
@@ -249,31 +279,67 @@ def check_leaks(source: Path, handout: dict[str, bytes]) -> None:
     unexpected = sorted(handout.keys() - originals - set(listed.values()))
     if unexpected:
         raise GradingError(f"leak: {unexpected[0]} is not on the release list")
-    _check_statements(source, [file for file in listed if file.endswith(".py")], handout)
+    pieces = {file: [content, *inside(file, content)] for file, content in handout.items()}
+    _check_statements(source, [file for file, place in listed.items() if place.endswith(".py")], pieces)
     hidden = hidden_hashes(source, listed)
     arrays = hidden_arrays(source)
     # A handout that lies in the tree is not on the list either, but what it holds is no secret.
-    is_hit = any(hashlib.sha256(content).hexdigest() in hidden for content in handout.values())
+    is_hit = any(_hash(piece) in hidden for found in pieces.values() for piece in found)
     given = set(build(source)[0].values()) if is_hit else set()
-    for file, content in handout.items():
-        secret = hidden.get(hashlib.sha256(content).hexdigest())
-        if secret and content not in given:
-            raise GradingError(f"leak: {file} is the hidden file {secret}")
-        for value_hash, name in _array_hashes(file, content):
-            if value_hash in arrays:
-                raise GradingError(f"leak: {file} holds {name}, which is {arrays[value_hash]}")
+    for file, found in pieces.items():
+        for piece in found:
+            secret = hidden.get(_hash(piece))
+            if secret and piece not in given:
+                raise GradingError(
+                    f"leak: {file} {'is' if piece is handout[file] else 'holds'} the hidden file {secret}"
+                )
+            for value_hash, name in _array_hashes(file, piece):
+                if value_hash in arrays:
+                    raise GradingError(f"leak: {file} holds {name}, which is {arrays[value_hash]}")
+    _check_numbers(source, pieces)
 
 
-def _check_statements(source: Path, modules: list[str], handout: dict[str, bytes]) -> None:
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def inside(file: str, content: bytes) -> list[bytes]:
+    """What a file holds in another form: the texts of a notebook's JSON, which escapes them, and bytes in base64."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:  # pictures and arrays, as they are
+        return []
+    texts = _texts(json.loads(text)) if file.endswith(".ipynb") else []
+    packed = [match[0] for part in (text, *texts) for match in _BASE64.finditer(part)]
+    return [*(part.encode() for part in texts), *(base64.b64decode("".join(part.split()) + "==") for part in packed)]
+
+
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4}\s*){30,}(?:[A-Za-z0-9+/]{2,3}={1,2})?")  # shorter ones hold nothing
+
+
+def _texts(node: Any) -> list[str]:
+    """Every text in a notebook; one that is written as a list of lines is one text."""
+    if isinstance(node, str):
+        return [node]
+    if isinstance(node, list) and node and all(isinstance(line, str) for line in node):
+        return ["".join(node)]
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
+    return [text for child in children for text in _texts(child)]
+
+
+def _check_statements(source: Path, modules: list[str], pieces: dict[str, list[bytes]]) -> None:
     texts = {file: (source / file).read_text(encoding="utf-8") for file in modules}
     given = "".join(_squeeze(without_solutions(text, file)) for file, text in texts.items())
+    squeezed = {
+        place: [_squeeze(piece.decode("utf-8", errors="ignore")) for piece in found] for place, found in pieces.items()
+    }
     for file, text in texts.items():
         for statement in solution_statements(text, file):
             wanted = _squeeze(statement)
             if len(statement) < 30 or wanted in given:
                 continue
-            for place, content in handout.items():
-                if wanted in _squeeze(content.decode("utf-8", errors="ignore")):
+            for place, found in squeezed.items():
+                if any(wanted in piece for piece in found):
                     raise GradingError(f"leak: {place} holds the solution statement `{statement.splitlines()[0]}`")
 
 
@@ -305,10 +371,13 @@ def hidden_arrays(source: Path) -> dict[str, str]:
 
 
 def _array_hashes(file: str, content: bytes) -> list[tuple[str, str]]:
-    """(hash of the values, name) of the arrays in an npz or npy file; constants and short arrays say nothing."""
-    if not file.endswith((".npz", ".npy")):
+    """(hash of the values, name) of the arrays in an npz or npy of any name; constants and short arrays say nothing."""
+    if not content.startswith(b"\x93NUMPY") and not (content.startswith(b"PK\x03\x04") and b".npy" in content):
         return []
-    loaded = np.load(io.BytesIO(content), allow_pickle=False)
+    try:
+        loaded = np.load(io.BytesIO(content), allow_pickle=False)
+    except zipfile.BadZipFile:  # cut short: nobody reads an array out of it
+        return []
     arrays = {file: loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     found = []
     for name, array in arrays.items():
@@ -316,6 +385,37 @@ def _array_hashes(file: str, content: bytes) -> list[tuple[str, str]]:
             values = np.ascontiguousarray(array.astype(np.float32))  # whatever precision it was copied in
             found.append((hashlib.sha256(values.tobytes()).hexdigest(), name))
     return found
+
+
+_NUMBER = re.compile(r"[-+]?\d*\.\d+(?:[eE][-+]?\d+)?")
+_RUN = 5  # numbers in a row, of three digits each, are no coincidence; torch prints four decimals
+
+
+def _check_numbers(source: Path, pieces: dict[str, list[bytes]]) -> None:
+    """Raise GradingError where some numbers of a hidden array are written out, in the order in which they lie there."""
+    written: dict[tuple[str, ...], str] = {}
+    for file, found in pieces.items():
+        for piece in found:
+            text = piece.decode("utf-8", errors="ignore")
+            for run in _runs([float(number) for number in _NUMBER.findall(text)]):
+                written.setdefault(run, file)
+    for path in sorted((source / "grading" / "hidden" / "reference" / "cases").glob("*.npz")) if written else []:
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                if arrays[name].dtype.kind == "f" and "|mistake|" not in name:
+                    for run in _runs(arrays[name].ravel().tolist()):
+                        if run in written:
+                            what = f"{name} in the hidden {path.name}"
+                            raise GradingError(f"leak: {written[run]} holds the numbers {', '.join(run)} of {what}")
+
+
+def _runs(values: list[float]) -> Iterator[tuple[str, ...]]:
+    """Each run of numbers that are all different, with three digits."""
+    digits = [f"{value:.2e}" for value in values]
+    for first in range(len(digits) - _RUN + 1):
+        run = tuple(digits[first : first + _RUN])
+        if len(set(run)) == _RUN:
+            yield run
 
 
 # -- files, git and zip ----------------------------------------------------------------------------------

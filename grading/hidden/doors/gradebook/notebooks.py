@@ -13,6 +13,7 @@ from typing import Any
 import nbformat
 from nbformat import v4
 
+from grading.hidden.handout.notebook import KERNEL
 from grading.hidden.reports.feedback import rows
 from grading.hidden.reports.gradescope import explanation, overview
 from grading.hidden.reports.result import Result
@@ -128,6 +129,5 @@ def _code(name: str, source: str, marks: dict[str, Any], output: str = "") -> An
 
 def _notebook(rubric: Rubric, cells: list[Any]) -> str:
     text = _INTRODUCTION.format(title=rubric.title, submit=", ".join(f"`{file}`" for file in rubric.submit))
-    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    notebook = v4.new_notebook(cells=[v4.new_markdown_cell(text, id="introduction"), *cells], metadata=kernel)
+    notebook = v4.new_notebook(cells=[v4.new_markdown_cell(text, id="introduction"), *cells], metadata=KERNEL)
     return nbformat.writes(notebook) + "\n"
