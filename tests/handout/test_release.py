@@ -14,7 +14,14 @@ import pytest
 from grading.cases import HIDDEN, load_cases
 from grading.errors import GradingError
 from grading.hidden.handout import release as releasing
-from grading.hidden.handout.regions import find_regions, solution_statements, without_markers, without_solutions
+from grading.hidden.handout.regions import (
+    find_regions,
+    guides,
+    solution_statements,
+    without_guides,
+    without_markers,
+    without_solutions,
+)
 from grading.hidden.handout.release import build, check_leaks, release, release_list
 from grading.rubric import load_rubric
 from grading.todo import open_todos
@@ -225,6 +232,21 @@ def clean():
 
 def test_the_real_handout_is_clean(clean):
     check_leaks(ROOT, clean)
+
+
+def test_the_marking_guide_is_a_leak(clean):
+    lines = guides((ROOT / releasing.ANALYSIS).read_text(encoding="utf-8"), "analysis.ipynb")
+    assert len(lines) > 20
+    for line in (lines[0], max(lines, key=len), json.dumps(lines[-1])):
+        with pytest.raises(GradingError, match=r"leak: docs/notes/1-vae\.md holds a line of the marking guide"):
+            check_leaks(ROOT, {**clean, "docs/notes/1-vae.md": clean["docs/notes/1-vae.md"] + line.encode()})
+
+
+def test_guides_that_do_not_pair_up_stop_the_release():
+    for source in (["### BEGIN SOLUTION\n", "secret"], ["### END SOLUTION"], ["### BEGIN SOLUTION\n"] * 2):
+        notebook = json.dumps({"cells": [{"id": "kl", "cell_type": "markdown", "source": source}]})
+        with pytest.raises(GradingError, match=r"a\.ipynb, cell kl: ### BEGIN SOLUTION"):
+            without_guides(notebook, "a.ipynb")
 
 
 @pytest.mark.parametrize("file", RUBRIC.submit)

@@ -23,11 +23,20 @@ from pathlib import Path
 import numpy as np
 
 from grading.errors import GradingError
-from grading.hidden.handout.regions import BEGIN, END, solution_statements, without_markers, without_solutions
+from grading.hidden.handout.regions import (
+    BEGIN,
+    END,
+    guides,
+    solution_statements,
+    without_guides,
+    without_markers,
+    without_solutions,
+)
 from grading.rubric import Rubric, load_rubric, note_total
 from grading.submission import ROOT
 
 README = "grading/hidden/handout/files/README.md"
+ANALYSIS = "grading/hidden/doors/gradebook/files/analysis.ipynb"  # the written part, with its marking guide
 
 # What leaves as it is, but for what the rubric names.
 _AS_IT_IS = """
@@ -52,6 +61,7 @@ _AS_IT_IS = """
 ALLOWED = {
     **{file: file for file in _AS_IT_IS.split()},
     README: "README.md",
+    ANALYSIS: "analysis.ipynb",
     "grading/hidden/handout/files/Makefile": "Makefile",
     "grading/hidden/handout/files/pyproject.toml": "pyproject.toml",
     "grading/hidden/handout/files/classroom.yml": ".github/workflows/classroom.yml",
@@ -156,6 +166,8 @@ def build(source: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
             text = content.decode("utf-8")
             handout[place] = without_solutions(text, origin).encode("utf-8")
             solved[place] = without_markers(text, origin).encode("utf-8")
+        elif origin.endswith(".ipynb"):
+            handout[place] = solved[place] = without_guides(content.decode("utf-8"), origin).encode("utf-8")
     readme = handout_readme(handout["README.md"].decode("utf-8"), rubric).encode("utf-8")
     handout["README.md"] = solved["README.md"] = readme
     for problem in stub_problems(rubric, handout):
@@ -242,13 +254,14 @@ def _stubs(source: str) -> list[tuple[str, str]]:
 
 
 def check_leaks(source: Path, handout: dict[str, bytes]) -> None:
-    """Raise GradingError if the handout holds a solution, a hidden file or a hidden array."""
+    """Raise GradingError if the handout holds a solution, a marking guide, a hidden file or a hidden array."""
     listed = release_list(load_rubric(source / "grading" / "rubric.toml"))
     originals = {f"grading/originals/{place}" for place in (*listed.values(), "manifest.json")}
     unexpected = sorted(handout.keys() - originals - set(listed.values()))
     if unexpected:
         raise GradingError(f"leak: {unexpected[0]} is not on the release list")
     _check_statements(source, [file for file in listed if file.endswith(".py")], handout)
+    _check_guides(source, [file for file in listed if file.endswith(".ipynb")], handout)
     hidden = hidden_hashes(source, listed)
     arrays = hidden_arrays(source)
     # A handout that lies in the tree is not on the list either, but what it holds is no secret.
@@ -274,6 +287,16 @@ def _check_statements(source: Path, modules: list[str], handout: dict[str, bytes
             for place, content in handout.items():
                 if wanted in _squeeze(content.decode("utf-8", errors="ignore")):
                     raise GradingError(f"leak: {place} holds the solution statement `{statement.splitlines()[0]}`")
+
+
+def _check_guides(source: Path, notebooks: list[str], handout: dict[str, bytes]) -> None:
+    texts = {place: _squeeze(content.decode("utf-8", errors="ignore")) for place, content in handout.items()}
+    for file in notebooks:
+        for line in guides((source / file).read_text(encoding="utf-8"), file):
+            as_json = json.dumps(line, ensure_ascii=False)[1:-1]
+            for place, text in texts.items():
+                if _squeeze(line) in text or _squeeze(as_json) in text:
+                    raise GradingError(f"leak: {place} holds a line of the marking guide, `{line}`")
 
 
 def _squeeze(text: str) -> str:
