@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from grading.errors import GradingError
+from grading.feedback import GROUPS, words
 from grading.hidden.handout.regions import (
     BEGIN,
     END,
@@ -32,7 +33,7 @@ from grading.hidden.handout.regions import (
     without_markers,
     without_solutions,
 )
-from grading.rubric import Rubric, load_rubric, note_total
+from grading.rubric import LatePolicy, Rubric, load_rubric, note_total
 from grading.submission import ROOT
 
 README = "grading/hidden/handout/files/README.md"
@@ -189,9 +190,13 @@ def handout_readme(template: str, rubric: Rubric) -> str:
         f"| `{f.id}` | {f.title} | `{f.name.rpartition('.')[2]}` in `{f.file}` | {f.points:g} | `{f.before}` |"
         for f in functions
     ]
+    groups = dict.fromkeys(group for f in functions for group in f.weights)
+    explained = [f"| `{group}` | {words(group)} | {GROUPS[group][1]} |" for group in groups if group in GROUPS]
     filled_in = {
         "{todo_table}": "\n".join(["| id | what | where | points | needed before |", "|---|---|---|---|---|", *rows]),
         "{total}": f"{rubric.total:g}",
+        "{groups_table}": "\n".join(["| in tests | in feedback | what it asks |", "|---|---|---|", *explained]),
+        "{late_policy}": late_policy(rubric.late),
         "{submit}": ", ".join(f"`{file}`" for file in rubric.submit),
         **{
             f"{{before {script}}}": ", ".join(f.id for f in functions if f.before == script)
@@ -205,6 +210,15 @@ def handout_readme(template: str, rubric: Rubric) -> str:
     for script in re.findall(r"\{before (.+?)\}", template):
         raise GradingError(f"{README}: no function is needed before {script}: take {{before {script}}} out")
     return template
+
+
+def late_policy(late: LatePolicy) -> str:
+    """What lateness costs, in a sentence for students."""
+    if late.percent_per_day == 0 or late.max_percent == 0:
+        return "There is no late policy: nothing is taken off by the grader. Ask your course what holds."
+    grace = f", after {late.grace_minutes:g} minutes that cost nothing" if late.grace_minutes else ""
+    most = f"{late.max_percent:g} % at most"
+    return f"{late.percent_per_day:g} % of the points earned are taken off for every day begun{grace}; {most}."
 
 
 def stub_problems(rubric: Rubric, handout: dict[str, bytes]) -> list[str]:
@@ -293,9 +307,9 @@ def _check_guides(source: Path, notebooks: list[str], handout: dict[str, bytes])
     texts = {place: _squeeze(content.decode("utf-8", errors="ignore")) for place, content in handout.items()}
     for file in notebooks:
         for line in guides((source / file).read_text(encoding="utf-8"), file):
-            as_json = json.dumps(line, ensure_ascii=False)[1:-1]
+            forms = {line, *(json.dumps(line, ensure_ascii=ascii)[1:-1] for ascii in (True, False))}
             for place, text in texts.items():
-                if _squeeze(line) in text or _squeeze(as_json) in text:
+                if any(_squeeze(form) in text for form in forms):
                     raise GradingError(f"leak: {place} holds a line of the marking guide, `{line}`")
 
 
