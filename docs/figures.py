@@ -264,7 +264,7 @@ def show(axes: Axes, images: Tensor, columns: int, title: str = "") -> None:
 def save(drawn: Figure, path: Path) -> None:
     """A PNG of few colours, as the repository keeps it for ever."""
     whole, small = io.BytesIO(), io.BytesIO()
-    drawn.savefig(whole, format="png", dpi=100)
+    drawn.savefig(whole, format="png", dpi=100, bbox_inches="tight")
     Image.open(whole).convert("L").quantize(COLOURS).save(small, format="png", optimize=True)
     write_atomically(path, small.getvalue())
     print(f"{path.relative_to(ROOT)}: {len(small.getvalue()) / 1000:.0f} kB", flush=True)
