@@ -1,5 +1,6 @@
 # make demo   everything set up, then the whole assignment in miniature on bundled digits
 # make test   everything set up, then all tests
+# make figures   the pictures of the notes, from runs that are trained where they are missing
 #
 # Needs Python 3.10 or later and nothing else: both work in ./.venv, which they make.
 
@@ -7,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint figures clean
 .DELETE_ON_ERROR:
 
 $(BIN)/.installed: requirements.txt
@@ -41,6 +42,9 @@ lint: $(BIN)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m grading check
+
+figures: $(BIN)/.installed
+	$(BIN)/python docs/figures.py
 
 clean:
 	rm -rf .venv $(DEMO) .pytest_cache .ruff_cache .mypy_cache

@@ -12,10 +12,38 @@ from grading.rubric import Function
 
 MISTAKES = Path(__file__).parent / "cases" / "mistakes.json"
 
+# A group of cases, as its name stands in the rubric -> the words for it in feedback, and what it asks.
+GROUPS = {
+    "hostile": ("short schedule", "few steps with large betas, where a wrong factor is far off"),
+    "last": ("last step", "rows that end on clean data (t = 0, or t_prev = -1), among others"),
+    "default": ("usual schedule", "1,000 steps, betas from 0.0001 to about 0.02"),
+    "cosine": ("cosine schedule", "tables that are not those of a line"),
+    "ranks": ("any rank", "a number per row, or videos: not only vectors and images"),
+    "dtype": ("float64", "what is double stays double"),
+    "single": ("one row", "a batch of one"),
+    "noise": ("drawn noise", "noise that the function draws itself: fresh, standard normal, everywhere independent"),
+    "deterministic": ("eta 0", "DDIM without noise, on a short schedule"),
+    "stochastic": ("eta above 0", "DDIM with noise, on a short schedule"),
+    "train": ("training mode", "draws and gradients after `.train()`"),
+    "eval": ("eval mode", "the same after `.eval()`"),
+    "moderate": ("moderate", "means and variances of the size that training has"),
+    "extreme": ("extreme", "variances from tiny to huge"),
+    "listens": ("listens", "the output depends on each input, of its own row"),
+    "toy": ("learns", "a short training on two clusters"),
+    "extrapolates": ("scale above 1", "beyond the conditional prediction"),
+    "interpolates": ("scale below 1", "between the two predictions"),
+    "edges": ("scale 0, 1 and below", "one of the two predictions, or what lies behind them"),
+}
+
 
 def mistakes() -> dict[str, dict[str, str]]:
     """id -> name of a known mistake -> what to tell its author."""
     return json.loads(MISTAKES.read_text(encoding="utf-8"))
+
+
+def words(group: str) -> str:
+    """What feedback calls a group of cases; one that `check` has not seen is called by its name."""
+    return GROUPS[group][0] if group in GROUPS else group
 
 
 def message(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +10,7 @@ import nbformat
 from nbformat import v4
 
 from grading.hidden.doors.gradebook.course import FILES, run_nbgrader
+from grading.hidden.handout.regions import guides
 from grading.hidden.reports.gradescope import write_result
 from grading.hidden.reports.result import FunctionResult, Result
 from grading.rubric import load_rubric
@@ -58,11 +57,9 @@ def code_cell(source: str, *outputs):
 
 def guide() -> list[str]:
     """The lines of the marking guide, which no student may see."""
-    notebook = json.loads((FILES / "analysis.ipynb").read_text())
-    text = "\n".join("".join(cell["source"]) for cell in notebook["cells"])
-    regions = re.findall(r"### BEGIN SOLUTION\n(.*?)### END SOLUTION", text, re.DOTALL)
-    assert len(regions) == len(ANSWERS)
-    return [line.strip("* ") for region in regions for line in region.splitlines() if line.strip()]
+    found = guides((FILES / "analysis.ipynb").read_text(encoding="utf-8"), "analysis.ipynb")
+    assert len(found) > 4 * len(ANSWERS)
+    return found
 
 
 def dump(course: Path) -> list[str]:

@@ -8,10 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,17 +16,17 @@ from nbformat import v4
 from nbgrader.api import Gradebook
 from playwright.sync_api import expect, sync_playwright
 
+from browsing import CHROMIUM, jupyter_lab, needs_chromium
 from classroom import solution, write
 from coursework import RUBRIC, analysis, code_cell, exported, graded, result, run
 from grading.feedback import mistakes
 from grading.hidden.doors.gradebook.course import make_course, open_course
 from grading.hidden.doors.gradebook.sync import sync
 from grading.hidden.intake.inbox import find
-from harness import ROOT, child_env
+from harness import ROOT
 
 expect.set_options(timeout=60_000)
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="NO BROWSER TEST: install chromium (.ci/run does, as root)")
+pytestmark = needs_chromium
 
 VAE = RUBRIC.submit[0]
 ANSWER = """\
@@ -97,28 +93,8 @@ def course(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(course, tmp_path_factory):
     """The address of `jupyter lab` in the course, with its token as a pattern."""
-    runtime = tmp_path_factory.mktemp("runtime")
-    own = {name: str(runtime / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")}
-    flags = ["--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", "--ServerApp.port=0"]
-    with (runtime / "log").open("w") as log:
-        command = [sys.executable, "-m", "jupyter", "lab", *flags]
-        process = subprocess.Popen(command, cwd=course, env=child_env(**own), stdout=log, stderr=subprocess.STDOUT)
-    try:
-        yield wait_for(process, runtime)
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-
-
-def wait_for(process: subprocess.Popen, runtime: Path) -> str:
-    for _ in range(600):
-        for path in runtime.glob(f"JUPYTER_RUNTIME_DIR/jpserver-{process.pid}.json"):
-            told = json.loads(path.read_text() or "{}")
-            if told and "is running at" in (runtime / "log").read_text():
-                return f"http://127.0.0.1:{told['port']}{{}}?token={told['token']}"
-        assert process.poll() is None, (runtime / "log").read_text()
-        time.sleep(0.2)
-    raise AssertionError((runtime / "log").read_text())
+    with jupyter_lab(course, tmp_path_factory.mktemp("runtime")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -20,12 +20,14 @@ from pathlib import Path
 import pytest
 
 from classroom import copy_tree, grading, handout, solution, write
+from coursework import guide
 from grading.cases import HIDDEN, load_cases, save_cases
 from grading.errors import GradingError
 from grading.hidden.doors import autograder as running
 from grading.hidden.doors.gradescope import FILES, autograder, imported, seconds_per_call, write_zip
 from grading.hidden.engine.session import CALLS_PER_SUBMISSION
 from grading.hidden.handout.regions import solution_statements
+from grading.hidden.handout.release import ANALYSIS
 from grading.hidden.reports.result import FunctionResult, Result
 from grading.hidden.sandbox.confinement import FIRST_UID, landlock_version
 from grading.rubric import load_rubric
@@ -401,6 +403,8 @@ def test_it_holds_no_solution_and_nothing_that_made_the_cases(files):
         assert not [text for text in secret if text.encode() in given]
         left = [text for text in secret if text in files[file].decode()]
         assert left == [text for text in left if text in handout()[file].decode()]
+    assert ANALYSIS in files
+    assert not [line for line in guide() if line.encode() in b"".join(files.values())]
 
 
 def test_every_file_of_the_grader_in_it_is_imported_there(container):

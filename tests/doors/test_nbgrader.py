@@ -14,6 +14,7 @@ from dataclasses import replace
 import nbformat
 import pytest
 from nbgrader.api import Gradebook
+from nbgrader.utils import compute_checksum
 
 from classroom import grading, solution
 from coursework import ANSWERS, PICTURE, RUBRIC, analysis, dump, everything, graded, guide, result
@@ -22,6 +23,7 @@ from grading.hidden.decisions.record import Record
 from grading.hidden.doors.gradebook import command, notebooks, sync, written
 from grading.hidden.doors.gradebook.course import make_course, open_course
 from grading.hidden.handout.regions import solution_statements
+from grading.hidden.handout.release import build
 from grading.hidden.intake.inbox import find
 from grading.hidden.reports.result import Member, Override
 from harness import ROOT, child_env
@@ -96,6 +98,19 @@ def test_what_is_released_holds_no_guide_and_no_solution(made):
     for file in RUBRIC.submit:
         for statement in solution_statements((ROOT / file).read_text(), file):
             assert len(statement) < 30 or "".join(statement.split()) not in squeezed
+
+
+def test_the_handout_has_the_notebook_that_nbgrader_releases(made):
+    """Up to nbgrader's metadata; with its checksums, an answer that nobody wrote is empty to it."""
+    ours = nbformat.reads(build(ROOT)[0]["analysis.ipynb"].decode(), as_version=4)
+    theirs = nbformat.read(made / "release" / "hw3" / "analysis.ipynb", as_version=4)
+    assert [(cell.cell_type, cell.source) for cell in ours.cells] == [
+        (cell.cell_type, cell.source) for cell in theirs.cells
+    ]
+    marks = [cell.metadata["nbgrader"] for cell in theirs.cells if "nbgrader" in cell.metadata]
+    graded_cells = [cell for cell in ours.cells if "nbgrader" in cell.metadata]
+    assert [compute_checksum(cell) for cell in graded_cells] == [each["checksum"] for each in marks]
+    assert [cell.metadata["nbgrader"]["grade_id"] for cell in graded_cells] == list(ANSWERS)
 
 
 def test_the_notebook_shows_the_pictures_that_are_taken_from_submissions():

@@ -11,8 +11,8 @@ from grading.hidden.handout.regions import find_regions
 from grading.hidden.handout.release import build
 from grading.rubric import load_rubric
 from harness import ROOT
+from pages import NOTES, PAGES, formulas
 
-NOTES = sorted((ROOT / "docs" / "notes").glob("*.md"))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -44,16 +44,10 @@ def test_every_todo_names_its_section(id):
     assert anchor in anchors(ROOT / place)
 
 
-@pytest.mark.parametrize("page", NOTES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_maths_is_githubs(page):
     """Dollars pair up, and no formula has what GitHub's Markdown changes before it becomes mathematics."""
-    text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    displayed = re.findall(r"\$\$(.+?)\$\$", text, flags=re.DOTALL)
-    text = re.sub(r"\$\$.+?\$\$", "", text, flags=re.DOTALL)
-    inline = []
-    for paragraph in text.split("\n\n"):
-        assert paragraph.count("$") % 2 == 0, paragraph
-        inline += re.findall(r"\$([^$]*)\$", paragraph)
+    inline, displayed = formulas(page)
     assert [formula for formula in inline if formula != formula.strip() or "\n" in formula] == []
     # A backslash before punctuation is Markdown's own escape.
     assert [formula for formula in [*inline, *displayed] if re.search(r"\\[!-/:-@\[-`{-~]", formula)] == []

@@ -15,10 +15,18 @@ import torch
 
 from grading.cases import HIDDEN, load_cases
 from grading.errors import GradingError
+from grading.feedback import GROUPS
 from grading.hidden.handout import release as releasing
-from grading.hidden.handout.regions import find_regions, solution_statements, without_markers, without_solutions
-from grading.hidden.handout.release import build, check_leaks, release, release_list
-from grading.rubric import load_rubric
+from grading.hidden.handout.regions import (
+    find_regions,
+    guides,
+    solution_statements,
+    without_guides,
+    without_markers,
+    without_solutions,
+)
+from grading.hidden.handout.release import build, check_leaks, late_policy, release, release_list
+from grading.rubric import LatePolicy, load_rubric
 from grading.todo import open_todos
 from harness import ROOT, child_env
 
@@ -104,11 +112,23 @@ def test_readme_and_rubric_agree(handout):
         assert f"`{function.file}`" in row
         assert f"| {function.points:g} |" in row
         assert f"`{function.before}`" in row
+        for group in function.weights:
+            assert f"| `{group}` | {GROUPS[group][0]} |" in readme
         after = next(line for line in readme.splitlines() if line.startswith(f"python {function.before} "))
         assert re.search(rf"# after .*\b{function.id}\b", after), function.id
     assert f"{RUBRIC.total:g} points" in readme
     assert not re.search(r"line \d+", readme)
     assert all(f"`{file}`" in readme for file in RUBRIC.submit)
+    assert "10 % of the points earned are taken off for every day begun, after 15 minutes" in readme
+    assert re.findall(r"\{[\w ]+\}", readme) == []
+
+
+def test_the_late_policy_is_the_rubrics():
+    assert late_policy(LatePolicy(0, 25, 60)) == (
+        "25 % of the points earned are taken off for every day begun; 60 % at most."
+    )
+    for none in (LatePolicy(), LatePolicy(15, 10, 0), LatePolicy(15, 0, 50)):
+        assert "no late policy" in late_policy(none)
 
 
 def test_the_branches_differ_by_the_solutions_and_nothing_else(handout):
@@ -227,6 +247,21 @@ def clean():
 
 def test_the_real_handout_is_clean(clean):
     check_leaks(ROOT, clean)
+
+
+def test_the_marking_guide_is_a_leak(clean):
+    lines = guides((ROOT / releasing.ANALYSIS).read_text(encoding="utf-8"), "analysis.ipynb")
+    assert len(lines) > 20
+    for line in (lines[0], max(lines, key=len), json.dumps(lines[-1])):
+        with pytest.raises(GradingError, match=r"leak: docs/notes/1-vae\.md holds a line of the marking guide"):
+            check_leaks(ROOT, {**clean, "docs/notes/1-vae.md": clean["docs/notes/1-vae.md"] + line.encode()})
+
+
+def test_guides_that_do_not_pair_up_stop_the_release():
+    for source in (["### BEGIN SOLUTION\n", "secret"], ["### END SOLUTION"], ["### BEGIN SOLUTION\n"] * 2):
+        notebook = json.dumps({"cells": [{"id": "kl", "cell_type": "markdown", "source": source}]})
+        with pytest.raises(GradingError, match=r"a\.ipynb, cell kl: ### BEGIN SOLUTION"):
+            without_guides(notebook, "a.ipynb")
 
 
 @pytest.mark.parametrize("file", RUBRIC.submit)

@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 from grading.cases import HIDDEN, PUBLIC, load_cases
 from grading.errors import GradingError
 from grading.hidden.engine.session import CALLS_PER_SUBMISSION
-from grading.hidden.handout.regions import without_solutions
-from grading.hidden.handout.release import release_list
+from grading.hidden.handout.regions import without_guides, without_solutions
+from grading.hidden.handout.release import ANALYSIS, release_list
 from grading.hidden.sandbox.surroundings import WORKER_FILES
 from grading.rubric import Rubric, check_cases, load_rubric, note_total
 from grading.submission import ROOT
@@ -95,6 +95,7 @@ def autograder(
     files = {place: _read(ROOT / place) for place in sorted(places)}
     for place in rubric.submit:
         files[place] = without_solutions(files[place].decode("utf-8"), place).encode("utf-8")
+    files[ANALYSIS] = without_guides(files[ANALYSIS].decode("utf-8"), ANALYSIS).encode("utf-8")
     files |= {f"{HIDDEN.relative_to(ROOT).as_posix()}/{id}.npz": _read(cases / f"{id}.npz") for id in rubric.functions}
     _check_cases(rubric, cases)
     settings = {"timeout": seconds_per_call(minutes), "visibility": visibility, "penalty": penalty}

@@ -1,16 +1,19 @@
 """Solution regions: find them, take them out, read them.
 
-A region lies between the comments `### BEGIN SOLUTION` and `### END SOLUTION`, each alone on its line, under a comment
-`# TODO(<id>): what to write`. Python's tokenizer finds the comments, so markers inside strings are text.
+In Python, a region lies between the comments `### BEGIN SOLUTION` and `### END SOLUTION`, each alone on its line, under
+a comment `# TODO(<id>): what to write`. Python's tokenizer finds the comments, so markers inside strings are text. In a
+notebook, it is the marking guide of an answer, between the same markers in the cell of that answer.
 """
 
 from __future__ import annotations
 
 import ast
 import io
+import json
 import re
 import textwrap
 import tokenize
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from grading.errors import GradingError
@@ -108,3 +111,44 @@ def solution_statements(source: str, file: str) -> list[str]:
                     found.append(ast.unparse(value))
         found += [line.strip().lstrip("# ") for line in body if line.strip().startswith("#")]
     return found
+
+
+# -- notebooks -------------------------------------------------------------------------------------------
+
+ANSWER = "YOUR ANSWER HERE"  # what nbgrader writes in the place of a guide, so that it knows an answer that is empty
+
+
+def without_guides(notebook: str, file: str) -> str:
+    """A notebook as students get it: an empty answer in the place of each marking guide.
+
+    Raises GradingError for markers that do not pair up.
+    """
+    return _each_guide(notebook, file, lambda line: None)
+
+
+def guides(notebook: str, file: str) -> list[str]:
+    """The lines of all marking guides, without the signs of lists."""
+    found: list[str] = []
+    _each_guide(notebook, file, found.append)
+    return [line.strip("* ") for line in found if line.strip("* ")]
+
+
+def _each_guide(notebook: str, file: str, take: Callable[[str], None]) -> str:
+    """Hand out the lines of all guides, and return the notebook without them."""
+    content = json.loads(notebook)
+    for cell in content["cells"]:
+        lines, inside = [], False
+        for line in "".join(cell["source"]).splitlines():
+            if line.strip() in (BEGIN, END):
+                if inside == (line.strip() == BEGIN):
+                    raise GradingError(f"{file}, cell {cell.get('id', '')}: {BEGIN} and {END} do not pair up")
+                inside = not inside
+                lines += [ANSWER] * inside
+            elif inside:
+                take(line)
+            else:
+                lines.append(line)
+        if inside:
+            raise GradingError(f"{file}, cell {cell.get('id', '')}: {BEGIN} without {END}")
+        cell["source"] = "\n".join(lines).splitlines(keepends=True)
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

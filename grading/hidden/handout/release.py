@@ -25,13 +25,23 @@ from typing import Any
 import numpy as np
 
 from grading.errors import GradingError
+from grading.feedback import GROUPS, words
 from grading.hidden.handout.notebook import notebook
-from grading.hidden.handout.regions import BEGIN, END, solution_statements, without_markers, without_solutions
-from grading.rubric import Rubric, load_rubric, note_total
+from grading.hidden.handout.regions import (
+    BEGIN,
+    END,
+    guides,
+    solution_statements,
+    without_guides,
+    without_markers,
+    without_solutions,
+)
+from grading.rubric import LatePolicy, Rubric, load_rubric, note_total
 from grading.submission import ROOT
 
 README = "grading/hidden/handout/files/README.md"
 NOTEBOOK = "grading/hidden/handout/files/notebook.py"  # becomes HW3.ipynb
+ANALYSIS = "grading/hidden/doors/gradebook/files/analysis.ipynb"  # the written part, with its marking guide
 
 # What leaves as it is, but for what the rubric names.
 _AS_IT_IS = """
@@ -51,6 +61,8 @@ _AS_IT_IS = """
     grading/cases/samplers.npz grading/cases/mistakes.json
     docs/notes/README.md docs/notes/1-vae.md docs/notes/2-forward-process.md docs/notes/3-ddpm.md docs/notes/4-ddim.md
     docs/notes/5-v-and-cosine.md docs/notes/6-latents.md docs/notes/7-clip.md docs/notes/8-guidance.md
+    imgs/notes/1-vae.png imgs/notes/2-forward-process.png imgs/notes/3-ddpm.png imgs/notes/4-ddim.png
+    imgs/notes/5-v-and-cosine.png imgs/notes/6-latents.png imgs/notes/7-clip.png imgs/notes/8-guidance.png
     imgs/vae_recon.png imgs/ddpm_sample.png imgs/ddim_sample.png imgs/tiny_mnist_sd.png
 """
 
@@ -59,6 +71,7 @@ ALLOWED = {
     **{file: file for file in _AS_IT_IS.split()},
     README: "README.md",
     NOTEBOOK: "HW3.ipynb",
+    ANALYSIS: "analysis.ipynb",
     "grading/hidden/handout/files/Makefile": "Makefile",
     "grading/hidden/handout/files/pyproject.toml": "pyproject.toml",
     "grading/hidden/handout/files/classroom.yml": ".github/workflows/classroom.yml",
@@ -173,6 +186,8 @@ def build(source: Path, repository: str = "") -> tuple[dict[str, bytes], dict[st
             text = content.decode("utf-8")
             handout[place] = without_solutions(text, origin).encode("utf-8")
             solved[place] = without_markers(text, origin).encode("utf-8")
+        elif origin.endswith(".ipynb"):
+            handout[place] = solved[place] = without_guides(content.decode("utf-8"), origin).encode("utf-8")
     cells = handout_notebook(handout["HW3.ipynb"].decode("utf-8"), repository).encode("utf-8")
     handout["HW3.ipynb"] = solved["HW3.ipynb"] = cells
     readme = handout_readme(handout["README.md"].decode("utf-8"), rubric).encode("utf-8")
@@ -196,9 +211,13 @@ def handout_readme(template: str, rubric: Rubric) -> str:
         f"| `{f.id}` | {f.title} | `{f.name.rpartition('.')[2]}` in `{f.file}` | {f.points:g} | `{f.before}` |"
         for f in functions
     ]
+    groups = dict.fromkeys(group for f in functions for group in f.weights)
+    explained = [f"| `{group}` | {words(group)} | {GROUPS[group][1]} |" for group in groups if group in GROUPS]
     filled_in = {
         "{todo_table}": "\n".join(["| id | what | where | points | needed before |", "|---|---|---|---|---|", *rows]),
         "{total}": f"{rubric.total:g}",
+        "{groups_table}": "\n".join(["| in tests | in feedback | what it asks |", "|---|---|---|", *explained]),
+        "{late_policy}": late_policy(rubric.late),
         "{submit}": ", ".join(f"`{file}`" for file in rubric.submit),
         **{
             f"{{before {script}}}": ", ".join(f.id for f in functions if f.before == script)
@@ -224,6 +243,15 @@ def handout_notebook(source: str, repository: str) -> str:
     if source.count(empty) != 1:
         raise GradingError(f"{NOTEBOOK}: there must be one line {empty}, which --repository fills in: add it")
     return notebook(source.replace(empty, f'REPOSITORY = "{repository}"'), NOTEBOOK)
+
+
+def late_policy(late: LatePolicy) -> str:
+    """What lateness costs, in a sentence for students."""
+    if late.percent_per_day == 0 or late.max_percent == 0:
+        return "There is no late policy: nothing is taken off by the grader. Ask your course what holds."
+    grace = f", after {late.grace_minutes:g} minutes that cost nothing" if late.grace_minutes else ""
+    most = f"{late.max_percent:g} % at most"
+    return f"{late.percent_per_day:g} % of the points earned are taken off for every day begun{grace}; {most}."
 
 
 def stub_problems(rubric: Rubric, handout: dict[str, bytes]) -> list[str]:
@@ -273,7 +301,7 @@ def _stubs(source: str) -> list[tuple[str, str]]:
 
 
 def check_leaks(source: Path, handout: dict[str, bytes]) -> None:
-    """Raise GradingError if the handout holds a solution, a hidden file or a hidden array."""
+    """Raise GradingError if the handout holds a solution, a marking guide, a hidden file or a hidden array."""
     listed = release_list(load_rubric(source / "grading" / "rubric.toml"))
     originals = {f"grading/originals/{place}" for place in (*listed.values(), "manifest.json")}
     unexpected = sorted(handout.keys() - originals - set(listed.values()))
@@ -281,6 +309,7 @@ def check_leaks(source: Path, handout: dict[str, bytes]) -> None:
         raise GradingError(f"leak: {unexpected[0]} is not on the release list")
     pieces = {file: [content, *inside(file, content)] for file, content in handout.items()}
     _check_statements(source, [file for file, place in listed.items() if place.endswith(".py")], pieces)
+    _check_guides(source, [file for file in listed if file.endswith(".ipynb")], handout)
     hidden = hidden_hashes(source, listed)
     arrays = hidden_arrays(source)
     # A handout that lies in the tree is not on the list either, but what it holds is no secret.
@@ -341,6 +370,16 @@ def _check_statements(source: Path, modules: list[str], pieces: dict[str, list[b
             for place, found in squeezed.items():
                 if any(wanted in piece for piece in found):
                     raise GradingError(f"leak: {place} holds the solution statement `{statement.splitlines()[0]}`")
+
+
+def _check_guides(source: Path, notebooks: list[str], handout: dict[str, bytes]) -> None:
+    texts = {place: _squeeze(content.decode("utf-8", errors="ignore")) for place, content in handout.items()}
+    for file in notebooks:
+        for line in guides((source / file).read_text(encoding="utf-8"), file):
+            forms = {line, *(json.dumps(line, ensure_ascii=ascii)[1:-1] for ascii in (True, False))}
+            for place, text in texts.items():
+                if any(_squeeze(form) in text for form in forms):
+                    raise GradingError(f"leak: {place} holds a line of the marking guide, `{line}`")
 
 
 def _squeeze(text: str) -> str:

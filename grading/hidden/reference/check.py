@@ -16,7 +16,7 @@ from pathlib import Path
 
 from grading.cases import HIDDEN, PUBLIC, Case, load_cases
 from grading.errors import GradingError
-from grading.feedback import MISTAKES
+from grading.feedback import GROUPS, MISTAKES
 from grading.hidden.handout.regions import without_solutions
 from grading.hidden.handout.release import README, handout_readme, release_list, stub_problems
 from grading.judge import CHECKS, OUTPUTS
@@ -193,6 +193,11 @@ def _docs(rubric: Rubric) -> Iterator[str]:
         handout_readme((ROOT / README).read_text(encoding="utf-8"), rubric)
     except GradingError as error:
         yield str(error)
+    for function in rubric.functions.values():
+        for group in function.weights:
+            if group not in GROUPS:
+                what = "add it, with the words for feedback and what it asks"
+                yield f"grading/feedback.py: GROUPS has no {group}, a group of {function.id}: {what}"
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for file in rubric.submit:
         if f"`{file}`" not in readme:

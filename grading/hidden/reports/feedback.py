@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from grading.feedback import words
 from grading.hidden.reports.result import TOTAL, FunctionResult, Lateness, Override, Result
 from grading.hidden.reports.text import MAX_MESSAGE, MAX_OUTPUT, environment, short
 from grading.rubric import Function, Rubric
@@ -38,8 +39,8 @@ class Row:
 
     @property
     def groups(self) -> list[str]:
-        """ "hostile 3 of 4", for each group of hidden cases."""
-        return [f"{name} {passed} of {count}" for name, (passed, count) in self.result.groups.items()]
+        """ "short schedule 3 of 4", for each group of hidden cases."""
+        return [f"{words(name)} {passed} of {count}" for name, (passed, count) in self.result.groups.items()]
 
     @property
     def command(self) -> str:
