@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # at run time only after the machine has been looked at
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 30  # of computing, for one case; right answers take milliseconds
+PRINTED = 2000  # characters of what a check prints that are shown
 PATIENCE = 10  # times as long may pass, because other programs compute as well
 
 if str(ROOT) not in sys.path:  # an IDE may start pytest anywhere
@@ -180,6 +181,20 @@ def check(
             record_property("note", [case.id, device_note(call, case)])
 
     return check_case
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Of what a failed check printed, a page is shown: a loop that prints would push everything else away."""
+    report = yield
+    report.sections = [(title, _end_of(text)) for title, text in report.sections]
+    return report
+
+
+def _end_of(text: str) -> str:
+    if len(text) <= PRINTED:
+        return text
+    return f"(the last {PRINTED} of {len(text)} characters)\n{text[-PRINTED:]}"
 
 
 class OutOfTime(BaseException):

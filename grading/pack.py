@@ -23,6 +23,7 @@ from grading.submission import FILES, GIVEN, ROOT
 from grading.todo import status
 
 OURS = {module.partition(".")[0] for module in FILES.values()}  # top-level names: HW3, train_tiny_sd
+WRITTEN = "analysis.ipynb"  # the written part, which people mark; it shows pictures that its cells drew
 MANIFEST = GIVEN / "manifest.json"  # sha256 of every file of the handout; the instructor's tree has none
 
 
@@ -46,7 +47,8 @@ def _run(args: argparse.Namespace) -> int:
     left = [id for id, state in status(rubric, ROOT).items() if state == "to do"]
     if left:
         print(f"still to do: {', '.join(left)}")
-    for warning in [*warnings(rubric, ROOT), *missing_imports({file: (ROOT / file).read_bytes() for file in packed})]:
+    sources = {file: (ROOT / file).read_bytes() for file in packed if file in rubric.submit}
+    for warning in [*warnings(rubric, ROOT), *missing_imports(sources)]:
         print(f"warning: {warning}")
     if not args.no_check:
         print("self-check of the zip, unpacked where nothing else of yours is (pytest grading/):", flush=True)
@@ -89,10 +91,14 @@ def _ask_for_name() -> str:
 
 
 def write_zip(path: Path, rubric: Rubric, root: Path) -> list[str]:
-    """Pack the rubric's files that are there. Raises GradingError when none is, or the zip cannot be written."""
+    """Pack the rubric's files that are there, and the written part if there is one.
+
+    Raises GradingError when none of the files is there, or the zip cannot be written.
+    """
     files = [file for file in rubric.submit if (root / file).is_file()]
     if not files:
         raise GradingError(f"none of {', '.join(rubric.submit)} is in {root}: run this in the assignment's folder", 2)
+    files += [file for file in written_part(root) if (root / file).is_file()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -101,6 +107,19 @@ def write_zip(path: Path, rubric: Rubric, root: Path) -> list[str]:
     except OSError as error:
         raise GradingError(f"cannot write {path}: {error.strerror}") from error
     return files
+
+
+def written_part(root: Path) -> list[str]:
+    """The notebook with the answers, if somebody has worked in it, and the pictures that it shows."""
+    path = root / WRITTEN
+    if not path.is_file() or digest(path) == _manifest().get(WRITTEN):
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return [WRITTEN, *dict.fromkeys(re.findall(r"\]\((figures/[\w.-]+\.png)\)", text))]
+
+
+def _manifest() -> dict[str, str]:
+    return json.loads(MANIFEST.read_text(encoding="utf-8")) if MANIFEST.is_file() else {}
 
 
 def check_zip(path: Path, rubric: Rubric) -> int:
@@ -127,8 +146,7 @@ def check_zip(path: Path, rubric: Rubric) -> int:
 
 def warnings(rubric: Rubric, root: Path) -> list[str]:
     """What the author should know before handing in."""
-    found = []
-    manifest = json.loads(MANIFEST.read_text(encoding="utf-8")) if MANIFEST.is_file() else {}
+    found, manifest = [], _manifest()
     for file in rubric.submit:
         path = root / file
         if not path.is_file():
@@ -139,8 +157,15 @@ def warnings(rubric: Rubric, root: Path) -> list[str]:
             found.append(f"{file} is as it was handed out")
         elif problem := _unreadable(path):
             found.append(f"{file} is no Python ({problem}); its functions will get no points")
+    if WRITTEN in manifest and not written_part(root):
+        found.append(f"{WRITTEN} is missing, or as it was handed out: it is not packed")
+    for file in written_part(root)[1:]:
+        if not (root / file).is_file():
+            found.append(f"{WRITTEN} shows {file}, which is not there: run its cells")
     for file, handed_out in manifest.items():
         path = root / file
+        if file.endswith(".ipynb"):  # one is handed in, the other is changed by running it
+            continue
         if file not in rubric.submit and (not path.is_file() or digest(path) != handed_out):
             found.append(f"{file} was changed or deleted, but is not handed in: grading uses the original")
     return found
@@ -161,7 +186,7 @@ def _remove_additions(clean: Path) -> None:
     """Leave nothing beside what was handed out: a module of one's own helps here and is missing in grading."""
     if not MANIFEST.is_file():  # the instructor's own tree
         return
-    places = {MANIFEST.name, *json.loads(MANIFEST.read_text(encoding="utf-8"))}
+    places = {MANIFEST.name, *_manifest()}
     for path in list(clean.rglob("*")):
         place = path.relative_to(clean).as_posix()
         if path.is_file() and not {place, place.removeprefix("grading/originals/")} & places:

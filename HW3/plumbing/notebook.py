@@ -94,7 +94,7 @@ class Lab:
             failures = first_failures(report) if report.is_file() else {}
         for id, message in failures.items():
             print(f"{id}: {shorten(message)}\n")
-        points = next((i for i, line in enumerate(lines) if re.fullmatch(r"=+ points =+", line)), None)
+        points = next((i for i, line in enumerate(lines) if re.fullmatch(r"=+ (to do|points) =+", line)), None)
         print("\n".join(lines[-LINES:] if points is None else lines[points + 1 :]))
 
     def pack(self, name: str) -> None:

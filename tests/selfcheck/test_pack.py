@@ -11,9 +11,9 @@ import pytest
 
 from classroom import write
 from grading.hidden.handout.release import build
-from grading.pack import missing_imports
+from grading.pack import missing_imports, written_part
 from grading.rubric import load_rubric
-from harness import ROOT, child_env
+from harness import ROOT, assert_one_line, child_env
 
 VAE, DIFFUSION, TINY_SD = load_rubric().submit
 
@@ -108,3 +108,51 @@ def test_todo_works_before_anything_is_installed(student):
     command = [sys.executable, "-S", "-m", "grading", "todo"]  # without site-packages
     done = subprocess.run(command, cwd=student, env=child_env(), capture_output=True, text=True, check=False)
     assert "9 of 9 written" in done.stdout, done.stderr
+
+
+# -- the written part, and the name -------------------------------------------------------------------------
+
+
+def test_the_written_part_is_packed_with_its_pictures(student):
+    assert "warning: analysis.ipynb is missing, or as it was handed out: it is not packed" in pack(
+        student, "--no-check"
+    )
+    append(student / "analysis.ipynb", " ")
+    shown = written_part(student)
+    assert len(shown) > 1
+    (student / "figures").mkdir()
+    for file in shown[2:]:
+        (student / file).write_bytes(b"\x89PNG")
+    append(student / "HW3.ipynb", " ")
+    out = pack(student, "--no-check")
+    assert f"warning: analysis.ipynb shows {shown[1]}, which is not there: run its cells" in out
+    assert "was changed or deleted" not in out
+    packed = zipfile.ZipFile(student / "hw3-ada.zip").namelist()
+    assert packed == [*load_rubric().submit, "analysis.ipynb", *shown[2:]]
+
+
+@pytest.mark.parametrize(("account", "asks"), [("root", True), ("jovyan", True), ("ada", False)])
+def test_nobodys_account_is_not_a_name(student, account, asks):
+    env = child_env(**dict.fromkeys(("LOGNAME", "USER", "LNAME", "USERNAME"), account))
+    command = [sys.executable, "-m", "grading", "pack", "--no-check"]
+    done = subprocess.run(command, cwd=student, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if asks:
+        assert_one_line(done, 2, "--name")
+        assert list(student.glob("*.zip")) == []
+    else:
+        assert done.returncode == 0
+        assert (student / "hw3-ada.zip").is_file()
+
+
+def test_a_check_that_cannot_run_is_a_failure(student):
+    """The zip is there, and nobody takes it for checked."""
+    program = (
+        "import grading.pack as pack, sys; pack.check_zip = lambda *args: 2; sys.argv = "
+        "['grading', 'pack', '--name', 'ada']; from grading.__main__ import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=student, env=child_env(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "its self-check did not run to its end (pytest's exit code 2)" in done.stderr
+    assert (student / "hw3-ada.zip").is_file()
