@@ -372,6 +372,8 @@ def traced(folder: Path, out: Path) -> dict[str, object]:
         (session, "Worker", "fork"),
         (workers.Worker, "_greet", "confine"),
         (workers.Worker, "request", "request {op}"),
+        (workers.Worker, "send_ahead", "request call"),
+        (workers.Worker, "next_answer", "request call"),
         (grade, "run_and_judge", "judge"),
         (workers.Worker, "close", "end"),
         (run, "write_result", "report"),

@@ -470,7 +470,7 @@ def test_a_submissions_time_runs_when_its_worker_is_up(monkeypatch):
     monkeypatch.setattr(session, "Worker", SlowlyStarted)
     monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     calls = session.Session(None, 0, {VAE: b""}, 1.0)
-    calls.begin(load_rubric().functions["kl"], hidden=True)
+    calls.begin(load_rubric().functions["kl"], [], hidden=True)
     for _ in range(session.CALLS_PER_SUBMISSION - 1):
         calls.run("kl_divergence", {}, {})
     with pytest.raises(session.BudgetSpent):

@@ -126,7 +126,7 @@ def _public_checks(exam: Exam, session: Session) -> dict[str, Public]:
     found = {id: Public() for id in exam.rubric.functions}
     try:
         for id, function in exam.rubric.functions.items():
-            session.begin(function, hidden=False)
+            session.begin(function, one_of_each_group(exam.public[id]), hidden=False)
             found[id] = _what_fails(exam, session, function)
     except BudgetSpent:  # in the events; the hidden cases have their own time
         pass
@@ -174,7 +174,7 @@ def _grade_function(exam: Exam, session: Session, function: Function, public: Pu
     """The hidden cases of one id."""
     result = FunctionResult(function.id, 0.0, function.points)
     begin = time.monotonic()
-    session.begin(function, hidden=True)
+    session.begin(function, exam.hidden[function.id], hidden=True)
     judged = [(case, _judge_hidden(session, case, public)) for case in exam.hidden[function.id]]
     verdicts = [(case.group, verdict) for case, verdict in judged]
     for group, verdict in verdicts:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
-from grading.cases import Arrays
+from grading.cases import Arrays, Case
 from grading.errors import GradingError
 from grading.hidden.sandbox.workers import Failed, Worker, WorkerLost, Zygote
 from grading.rubric import Function
@@ -49,6 +51,8 @@ class Session:
         self._hidden = False  # whether the submission has been sent a hidden input
         self._id = ""
         self._given_up: dict[bool, Exception] = {}  # with stand-ins or without -> why not again in this id
+        self._ahead = deque[tuple[str, int]]()  # the calls that were sent ahead and have no answer yet
+        self._answers: dict[tuple[str, int], Arrays | Failed] = {}  # those that were taken before they were asked for
         self._refused: set[str] = set()
         self._reasons: list[str] = []
         self.file = ""
@@ -82,42 +86,94 @@ class Session:
         self._worker.dropped = 0
         return output
 
-    def begin(self, function: Function, *, hidden: bool) -> None:
-        """From here on, calls are about this function. No public check comes after a hidden one."""
+    def begin(self, function: Function, cases: Sequence[Case], *, hidden: bool) -> None:
+        """From here on, calls are about this function. No public check comes after a hidden one.
+
+        The first call of each case is sent ahead: the worker computes while the judge judges.
+        """
         assert hidden or not self._hidden, "what a submission says after it has seen hidden inputs may not be shown"
+        self._take_all()
         self._id, self.file, self._hidden = function.id, function.file, hidden
-        self._given_up = {}
+        self._given_up, self._answers = {}, {}
+        if not cases:
+            return
+        try:
+            self._load()
+            calls = [(case.call, case.params, case.inputs) for case in cases]
+            self._open().send_ahead(self.file, calls, self._seconds("call"))
+        except WorkerLost:  # each call is made by itself then, and what is wrong is met again
+            self._forget()
+        except (Unloadable, BudgetSpent):
+            pass
+        else:
+            self._ahead.extend((case.call, id(case.inputs)) for case in cases)
 
     def run(self, call: str, params: dict[str, Any], arrays: Arrays, standins: dict | None = None) -> Arrays:
         """Do one call. Raises SubmissionError, Failed, WorkerLost, BudgetSpent or Unloadable."""
-        with_standins = bool(standins)
+        key, with_standins = (call, id(arrays)), bool(standins)
+        while key in self._ahead and not with_standins:
+            self._take_one()
+        if key in self._answers and not with_standins:
+            return _result(self._answers.pop(key))
+        self._take_all()
         if with_standins in self._given_up:  # one endless loop costs its time once
             raise self._given_up[with_standins]
         flat = dict(arrays)
         for sibling, answers in (standins or {}).items():
             for side, values in answers.items():
                 flat |= {f"standin|{sibling}|{side}|{key}": value for key, value in values.items()}
-        header = {"op": "call", "file": self.file, "call": call, "params": params}
         try:
-            return self._request(header, flat)
+            return self._request({"op": "call", "file": self.file, "call": call, "params": params}, flat)
         except Failed as error:
-            if error.judged:
-                raise SubmissionError(error.text) from None
-            raise
+            return _result(error)
         except (WorkerLost, BudgetSpent) as error:
-            if self._hidden:
-                self._given_up[with_standins] = error
-                self.lost_in.add(self._id)
-                self._note(error, self._id)
-            else:
-                self._given_up = dict.fromkeys((False, True), error)
-                self.events.append(_event(error, f"the public checks of {self._id}"))
+            self._give_up(error, with_standins)
             raise
+
+    def _take_all(self) -> None:
+        """Take the answers that are still to come: nothing else can be asked before."""
+        while self._ahead:
+            self._take_one()
+
+    def _take_one(self) -> None:
+        """Take the next answer to what was sent ahead. If it does not come, none of the others does."""
+        key = self._ahead.popleft()
+        try:
+            assert self._worker is not None  # who forgets it forgets what was sent ahead
+            self._answers[key] = self._worker.next_answer(self._seconds("call"))
+        except Failed as error:
+            self._answers[key] = error
+        except BudgetSpent as error:
+            self.close()  # it computes what nobody waits for
+            self._give_up(error, False)
+        except WorkerLost as error:
+            self._forget()
+            if error.reason != "killed":  # which is nobody's fault: each call is made by itself then
+                self._give_up(self._own_fault(error), False)
+
+    def _own_fault(self, error: WorkerLost) -> WorkerLost | BudgetSpent:
+        """The error, or, if it was not the call's own time that was over, what says so."""
+        try:
+            if error.reason == "timeout":
+                self._seconds("call")
+        except BudgetSpent as spent:
+            return spent
+        return error
+
+    def _give_up(self, error: WorkerLost | BudgetSpent, with_standins: bool) -> None:
+        if self._hidden:
+            self._given_up[with_standins] = error
+            self.lost_in.add(self._id)
+            self._note(error, self._id)
+        else:
+            self._given_up = dict.fromkeys((False, True), error)
+            self.events.append(_event(error, f"the public checks of {self._id}"))
 
     def close(self) -> None:
         """End the worker that still runs."""
         if self._worker is not None:
             worker, self._worker = self._worker, None
+            self._ahead.clear()
             worker.close()
             self._look_back_at(worker)
 
@@ -193,6 +249,7 @@ class Session:
         if self._worker is not None:
             self._look_back_at(self._worker)
         self._worker = None
+        self._ahead.clear()
 
     def _look_back_at(self, worker: Worker) -> None:
         for name in sorted(worker.refused.keys() - self._refused):
@@ -202,6 +259,15 @@ class Session:
     def _note(self, error: Exception, where: str) -> None:
         self._reasons.append(_reason(error))
         self.events.append(_event(error, where))
+
+
+def _result(answer: Arrays | Failed) -> Arrays:
+    """The answer to a call, or what it raises."""
+    if not isinstance(answer, Failed):
+        return answer
+    if answer.judged:
+        raise SubmissionError(answer.text) from None
+    raise answer
 
 
 def _reason(error: Exception) -> str:

@@ -26,7 +26,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -262,6 +262,7 @@ class Worker:
     def __init__(self, zygote: Zygote, slot: int, files: dict[str, bytes], cpu_seconds: int) -> None:
         self._zygote = zygote
         self.output, self.dropped, self.refused, self.created = b"", 0, Counter[str](), 0
+        self._ahead = deque[tuple[str, str]]()  # file and nonce of each call without an answer
         self.pid: int | None
         self._lines = {file: content.count(b"\n") + 1 for file, content in files.items()}
         seat = zygote.take_seat(slot)
@@ -316,13 +317,36 @@ class Worker:
         """Send one frame and wait for its answer. Raises WorkerLost, Failed or ZygoteLost."""
         end = time.monotonic() + seconds
         nonce = secrets.token_hex(16)
+        self._send({"nonce": nonce, **header}, arrays, end)
+        return self._answer_to(nonce, header["file"], end, is_last=True)
+
+    def send_ahead(self, file: str, calls: Sequence[tuple[str, dict[str, Any], Arrays]], seconds: float) -> None:
+        """Send many calls in one frame. `next_answer` takes their answers, one for each, in their order.
+
+        Until the last is taken, nothing else may be asked. Raises WorkerLost or ZygoteLost.
+        """
+        listed = [{"nonce": secrets.token_hex(16), "call": call, "params": params} for call, params, _ in calls]
+        flat = {f"{i}|{name}": value for i, call in enumerate(calls) for name, value in call[2].items()}
+        self._send({"op": "ahead", "file": file, "calls": listed}, flat, time.monotonic() + seconds)
+        self._ahead.extend((file, str(call["nonce"])) for call in listed)
+
+    def next_answer(self, seconds: float) -> Arrays:
+        """The answer to the first call sent ahead that has none. Raises as `request`."""
+        file, nonce = self._ahead.popleft()
+        return self._answer_to(nonce, file, time.monotonic() + seconds, is_last=not self._ahead)
+
+    def _send(self, header: dict[str, Any], arrays: Arrays, end: float) -> None:
+        assert not self._ahead, "there are answers that nobody has taken"
         if self._readable():
             raise self._lost("protocol", "data was sent before it was asked for")
-        self._write(encode({"nonce": nonce, **header}, arrays), end, seconds)
+        self._write(encode(header, arrays), end)
+
+    def _answer_to(self, nonce: str, file: str, end: float, *, is_last: bool) -> Arrays:
+        seconds = end - time.monotonic()
         reader = FrameReader()
         while reader.wanted:
             if not self._wait(end):
-                raise self._lost("timeout", f"no answer within {seconds:g} seconds")
+                raise self._lost("timeout", f"no answer within {seconds:.3g} seconds")
             data = self._receive(min(reader.wanted, 1 << 20))
             try:
                 reader.feed(data)
@@ -333,14 +357,14 @@ class Worker:
         given = answer.get("nonce")
         if not (isinstance(given, str) and given.isascii() and secrets.compare_digest(given, nonce)):
             raise self._lost("protocol", "what was sent is no answer to the call")
-        if self._readable():
+        if is_last and self._readable():
             raise self._lost("protocol", "more than one answer was sent")
         if answer.get("ok") is not True:
             text = str(answer.get("text")).encode(errors="replace").decode()  # JSON can hold half a character
             raise Failed(
                 judged=answer.get("judged") is True,
                 type=_builtin_exception(answer.get("type")),
-                line=self._line(header["file"], answer.get("line")),
+                line=self._line(file, answer.get("line")),
                 text=self._zygote.surroundings.without_places(text[:TEXT], is_cut=len(text) >= TEXT),
             )
         return results
@@ -408,7 +432,7 @@ class Worker:
             raise self._gone()
         return data
 
-    def _write(self, data: bytes, end: float, seconds: float) -> None:
+    def _write(self, data: bytes, end: float) -> None:
         """Send without waiting for ever on a worker that does not read."""
         view = memoryview(data)
         while view:
@@ -416,7 +440,7 @@ class Worker:
                 view = view[self._channel.send(view) :]
             except BlockingIOError:
                 if time.monotonic() >= end:
-                    raise self._lost("timeout", f"nothing was read within {seconds:g} seconds") from None
+                    raise self._lost("timeout", "nothing was read in time") from None
                 self._drain()
                 time.sleep(0.001)
             except OSError:
