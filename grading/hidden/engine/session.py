@@ -10,6 +10,7 @@ from typing import Any
 
 from grading.cases import Arrays, Case
 from grading.errors import GradingError
+from grading.hidden.sandbox.frames import FrameError
 from grading.hidden.sandbox.workers import Failed, Worker, WorkerLost, Zygote
 from grading.rubric import Function
 from grading.submission import SubmissionError
@@ -103,7 +104,7 @@ class Session:
             self._open().send_ahead(self.file, calls, self._seconds("call"))
         except WorkerLost:  # each call is made by itself then, and what is wrong is met again
             self._forget()
-        except (Unloadable, BudgetSpent):
+        except (Unloadable, BudgetSpent, FrameError):  # the last: a rubric may have more cases than a frame holds
             pass
         else:
             self._ahead.extend((case.call, id(case.inputs)) for case in cases)
