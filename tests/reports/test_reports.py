@@ -27,6 +27,7 @@ import pytest
 
 from exploits import exploits
 from grading.errors import GradingError
+from grading.hidden.engine.grade import LOST, SPENT
 from grading.hidden.handout.release import build
 from grading.hidden.reference.bank import BANK
 from grading.hidden.reports import gradescope as results_json
@@ -39,6 +40,7 @@ from grading.hidden.reports.result import FunctionResult, Result
 from grading.hidden.reports.similarity import MAX_BYTES, MAX_OWN, CodeIndex
 from grading.hidden.reports.summary import write_summary
 from grading.hidden.reports.text import readable
+from grading.judge import WRONG_KIND
 from grading.rubric import LatePolicy, load_rubric
 from grading.test_functions import CASES, case_name
 from harness import ROOT
@@ -487,6 +489,29 @@ def test_what_was_measured_is_counted_among_the_mistakes(tmp_path):
     text = harmless((tmp_path / "summary.html").read_text(encoding="utf-8")).text
     assert "2 × sign b c 2 × the constant term is wrong e f 1 ×" in text
     assert "1 × no known mistake recognised d" in text
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        ("not written yet", "not written"),
+        (f"not written yet (the other checks of this function count once {'`toy`'} is passed)", "not written"),
+        ("HW3/vae.py is missing", "its file is missing"),
+        ("HW3/vae.py cannot be imported", "gives no answer"),
+        ("raises ValueError in line 3 of HW3/vae.py", "gives no answer"),
+        *((lost, "gives no answer") for lost in LOST.values()),
+        (SPENT, "gives no answer"),
+        (WRONG_KIND, "answers with something of another kind"),
+        ("`kl` has the wrong shape", "answers with something of another kind"),
+        ("`kl` has another dtype than the input; keep the dtype", "answers with something of another kind"),
+        ("`kl` has wrong values in every row", "no known mistake recognised"),
+        ("values of `kl` are NaN or infinite", "no known mistake recognised"),
+    ],
+)
+def test_who_gave_no_answer_is_counted_apart(tmp_path, problem, said):
+    write_summary(tmp_path, [make("e", lost={"kl": FunctionResult("kl", 0, 10, {}, problem)})], RUBRIC)
+    text = harmless((tmp_path / "summary.html").read_text(encoding="utf-8")).text
+    assert re.search(rf"1 × {said}.* e\b", text), text
 
 
 def test_summary_numbers(tmp_path):

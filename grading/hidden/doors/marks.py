@@ -11,8 +11,9 @@ from grading.errors import GradingError
 from grading.hidden.decisions.record import GRADES, Record, damaged, read_record
 from grading.hidden.doors.roster import Roster, Student
 from grading.hidden.intake.inbox import listed
-from grading.hidden.reports.gradescope import results_in
-from grading.hidden.reports.result import Result
+from grading.hidden.reports.gradescope import read_result
+from grading.hidden.reports.result import RESERVED, Result
+from grading.hidden.reports.text import readable
 from grading.rubric import Rubric
 
 
@@ -25,11 +26,28 @@ class Mark:
     submission: str
 
 
+def sound_results(folder: Path) -> dict[str, Result]:
+    """All results of a folder, by submission. Raises GradingError unless each can be read and lies where it belongs."""
+    if not folder.is_dir():
+        raise GradingError(f"{folder} is no folder: name the one that `grade --out` wrote", exit_code=2)
+    found = {}
+    for path in sorted(folder.glob("*/results.json")):
+        name = path.parent.name
+        if name in RESERVED:
+            continue
+        result = read_result(path)
+        if result is None or result.submission != name:
+            again = "grade it again, or take its folder away"
+            raise GradingError(f"{readable(str(path))} is damaged, or of another submission: {again}", exit_code=2)
+        found[name] = result
+    if not found:
+        raise GradingError(f"{folder} holds no results: name the folder that `grade` wrote", exit_code=2)
+    return found
+
+
 def read_results(folder: Path, rubric: Rubric) -> tuple[dict[str, Result], Record]:
     """What `grade` left in a folder. Raises GradingError where it is none, or another rubric's."""
-    results, record = results_in(folder), read_record(folder)
-    if not results:
-        raise GradingError(f"{folder} holds no results: name the folder that `grade` wrote", exit_code=2)
+    results, record = sound_results(folder), read_record(folder)
     wanted = {id: function.points for id, function in rubric.functions.items()}
     other = [name for name, each in results.items() if {f.id: f.possible for f in each.functions} != wanted]
     if other:

@@ -34,10 +34,10 @@ from grading.hidden.doors.gradebook.course import (
 )
 from grading.hidden.doors.gradebook.notebooks import graded_notebook
 from grading.hidden.doors.gradebook.written import HandedIn, hand_in, written_parts
+from grading.hidden.doors.marks import sound_results
 from grading.hidden.intake.inbox import listed
 from grading.hidden.reports.files import write_atomically
-from grading.hidden.reports.gradescope import read_result
-from grading.hidden.reports.result import RESERVED, Result
+from grading.hidden.reports.result import Result
 from grading.hidden.reports.text import readable
 from grading.rubric import Rubric, load_rubric
 
@@ -103,23 +103,11 @@ def sync(grades: Path, folder: Path, submissions: list[Path], *, platform: str |
 
 def _read_results(grades: Path, rubric: Rubric) -> list[Result]:
     """All results of a folder. Raises GradingError unless each is sound and of this rubric."""
-    if not grades.is_dir():
-        raise GradingError(f"{grades} is no folder: name the one that `grade --out` wrote", exit_code=2)
-    results = []
-    for path in sorted(grades.glob("*/results.json")):
-        name = path.parent.name
-        if name in RESERVED:
-            continue
-        result = read_result(path)
-        if result is None or result.submission != name:
-            again = "grade it again, or take its folder away"
-            raise GradingError(f"{readable(str(path))} is damaged, or of another submission: {again}", exit_code=2)
+    results = sound_results(grades)
+    for name, result in results.items():
         graded = {function.id: function.possible for function in result.functions}
-        _check_points(path, graded, {id: function.points for id, function in rubric.functions.items()})
-        results.append(result)
-    if not results:
-        raise GradingError(f"{grades} holds no results: name the folder that `grade --out` wrote", exit_code=2)
-    return results
+        _check_points(grades / name, graded, {id: function.points for id, function in rubric.functions.items()})
+    return list(results.values())
 
 
 def _check_points(where: Path, found: dict[str, float], rubric: dict[str, float]) -> None:
