@@ -148,7 +148,7 @@ _STATES = {
     r"not written yet": "not written",
     r"\S+ is missing": "missing",
     r"\S+ cannot be imported|raises |no answer in time|the (process|system|time) |too many ": "broken",
-    r"it cannot be called|`\w+` (has (the wrong|another|a) |could not)|something came back|the argument ": "another kind",
+    r"it cannot be called|`\w+` (has (the|a)|could not)|something came back|the argument ": "another kind",
 }
 
 
