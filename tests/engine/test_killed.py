@@ -18,7 +18,7 @@ from grading.hidden.reference.bank import BANK
 
 @pytest.mark.slow
 def test_killed_at_any_moment_nothing_is_lost(tmp_path):
-    """SIGKILL of the judge, the zygote and workers over 20 rounds; then the same results as if nothing had been."""
+    """SIGKILL of the judge, the zygote and workers over 12 rounds; then the same results as if nothing had been."""
     for number, entry in enumerate(random.Random(2).sample(BANK, 16)):
         write(tmp_path / "in" / f"{number:02}-{entry.id}-{entry.name}", from_bank(entry))
     whole = ("grade", tmp_path / "in", "--out", tmp_path / "whole")
@@ -26,11 +26,11 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path):
     run = ("grade", tmp_path / "in", "--out", tmp_path / "out", "--resume")
     dice = random.Random(3)
     rounds = 0
-    while rounds < 20:
+    while rounds < 12:
         if (tmp_path / "out" / "grades.csv").exists():  # complete: begin anew
             shutil.rmtree(tmp_path / "out")
         process = start(*run, TMPDIR=str(tmp_path))
-        while process.poll() is None and rounds < 20:
+        while process.poll() is None and rounds < 12:
             time.sleep(dice.uniform(0.3, 4))
             victim = _victim(process.pid, dice)
             if victim is None:
