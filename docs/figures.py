@@ -41,7 +41,7 @@ COLOURS = 16  # of a PNG: digits are grey
 # run -> what trains it, in an order in which each finds the checkpoints that it needs; --seed is the scripts' own, 42.
 RUNS = {
     "vae": "train_vae.py --quick",
-    "vae-kl-10": "train_vae.py --quick --kl-weight 10 --epochs 1",
+    "vae-kl-10": "train_vae.py --quick --loss-type mse --kl-weight 10 --epochs 1",
     "clip": "train_clip.py --quick",
     "diffusion": "train_diffusion.py --dataset digits --quick",
     "latent": "train_latent_diffusion.py --quick --vae-ckpt {runs}/vae/convae_latest.pt",

@@ -30,6 +30,7 @@ SHARP = 2e-4
 LARGEST = 1e9  # beyond it the rounding of float32 hides every other input, and squares may overflow
 SIGMAS = 6.0  # as in judge.py: what is drawn deviates by more once in 10^9 times
 FEW, NO_NOISE = 100, 1e-3  # draws, of which fewer tell nothing; and the size of noise that is none, as in judge.py
+DECIDED = 10  # times what rounding explains; what deviates by less may be rounding that added up
 WELL_POSED = 1e-3  # of the largest singular value: below, inputs are too much alike to be told apart
 TINY = 1e-9  # float64's rounding, with room
 RULE, RULE_OF_TWO = 3, 4  # times on which a rule must hold: fewer agree with one of so many by chance
@@ -305,7 +306,9 @@ def _mixed(s: _Sum) -> Finding | None:
     """The result becomes a weighted sum once other rows' inputs are allowed: their mean, or the first row's."""
     rows, n, count = s.x.shape
     inputs = s.x[..., :-1]
-    if rows < 2 or count < 2 or "scales" in s.case.params or s.is_a_sum:
+    if rows < 2 or count < 2 or "scales" in s.case.params:
+        return None
+    if s.fit(s.got, s.x).left.max() <= DECIDED:  # it is such a sum already, or nearly: more inputs explain anything
         return None
     error = s.got - s.want
     for other in (inputs.mean(axis=0, keepdims=True), inputs[:1], np.roll(inputs, 1, axis=0)):

@@ -36,8 +36,10 @@ NEAR = 2e-5  # tables are float32
 # What the judge says better than any measurement: the answer is not looked at, or is of another kind.
 SAID_ALREADY = ("was changed", "keep the dtype", "wrong shape", "another kind", "NaN or infinite", "raised")
 SAID_ALREADY += ("no gradient", "share their noise", "not Gaussian", "tells that of another", "two calls gave the same")
-# What these two take for a number depends on all of the input, so other inputs show another mistake.
+# What the first two take for a number depends on all of the input, so other inputs show another mistake; the others are
+# right on another schedule, and in their first call.
 ONE_OF_A_KIND = ("rescaled", "one_spread_per_row")
+ONE_OF_A_KIND += ("beta_as_variance_on_long_schedules", "beta_as_variance_after_the_first")
 OTHER_SCHEDULE = {"schedule": "linear", "timesteps": 13, "beta_start": 0.03, "beta_end": 0.4}
 
 
@@ -375,9 +377,11 @@ def check_factor(f: Finding, given: Probe, right: Probe) -> None:
 
 
 def check_rule(f: Finding, given: Probe) -> None:
-    """On another schedule, at all its times."""
+    """On another schedule, at all its times, but for those of a last step if the case has none."""
     steps, case = OTHER_SCHEDULE["timesteps"], given.case
-    t, t_prev = np.array([(a, b) for a in range(steps) for b in range(-1, a)]).T
+    has_last = {name: case.inputs[name].min() == end for name, end in (("t", 0), ("t_prev", -1)) if name in case.inputs}
+    first, to = 0 if has_last.get("t", True) else 1, -1 if has_last.get("t_prev", True) else 0
+    t, t_prev = np.array([(a, b) for a in range(max(first, to + 1), steps) for b in range(to, a)]).T
     inputs = {name: np.ones((len(t), len(t))) for name, array in case.inputs.items() if array.dtype.kind == "f"}
     inputs |= {name: {"t": t, "t_prev": t_prev}[name] for name in ("t", "t_prev") if name in case.inputs}
     other = Case(case.id, case.name, case.call, case.check, {**case.params, **OTHER_SCHEDULE}, inputs, {})
