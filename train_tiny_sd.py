@@ -43,7 +43,7 @@ QUICK = {
     "batch_size": {"digits": 128, "*": 256},
     "lr": 1e-3,
     "prediction": "v",
-    "guidance_scale": 1.5,
+    "guidance_scale": {"digits": 1.5, "*": 1.75},
     "ema": 0.99,
     "sample_every": 0,
 }
