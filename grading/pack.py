@@ -47,6 +47,8 @@ def _run(args: argparse.Namespace) -> int:
     left = [id for id, state in status(rubric, ROOT).items() if state == "to do"]
     if left:
         print(f"still to do: {', '.join(left)}")
+    if WRITTEN in _manifest() and WRITTEN not in packed:
+        print(f"note: {WRITTEN} is missing, or as it was handed out: it is not packed")
     sources = {file: (ROOT / file).read_bytes() for file in packed if file in rubric.submit}
     for warning in [*warnings(rubric, ROOT), *missing_imports(sources)]:
         print(f"warning: {warning}")
@@ -157,8 +159,6 @@ def warnings(rubric: Rubric, root: Path) -> list[str]:
             found.append(f"{file} is as it was handed out")
         elif problem := _unreadable(path):
             found.append(f"{file} is no Python ({problem}); its functions will get no points")
-    if WRITTEN in manifest and not written_part(root):
-        found.append(f"{WRITTEN} is missing, or as it was handed out: it is not packed")
     for file in written_part(root)[1:]:
         if not (root / file).is_file():
             found.append(f"{WRITTEN} shows {file}, which is not there: run its cells")

@@ -27,7 +27,7 @@ TINY = {
     'MORE = ""': 'MORE = "--epochs 1 --limit 40 --batch-size 20"',
     'lab.train("diffusion")': 'lab.train("diffusion", "--timesteps", 20, "--ddim-steps", 4)',
     '"--num", 16)': '"--num", 4, "--steps", 4)',
-    '"result/*/*_latest.pt")': '"result/*/*_latest.pt", "--num", 20)',
+    '"result/*/*_latest.pt")': '"result/*/*_latest.pt", "--num", 65)',
     "lab.check()": 'lab.check("guidance or kl")',
 }
 

@@ -114,9 +114,7 @@ def test_todo_works_before_anything_is_installed(student):
 
 
 def test_the_written_part_is_packed_with_its_pictures(student):
-    assert "warning: analysis.ipynb is missing, or as it was handed out: it is not packed" in pack(
-        student, "--no-check"
-    )
+    assert "note: analysis.ipynb is missing, or as it was handed out: it is not packed" in pack(student, "--no-check")
     append(student / "analysis.ipynb", " ")
     shown = written_part(student)
     assert len(shown) > 1

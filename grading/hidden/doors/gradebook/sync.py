@@ -106,7 +106,9 @@ def _read_results(grades: Path, rubric: Rubric) -> list[Result]:
     results = sound_results(grades)
     for name, result in results.items():
         graded = {function.id: function.possible for function in result.functions}
-        _check_points(grades / name, graded, {id: function.points for id, function in rubric.functions.items()})
+        _check_points(
+            grades / name / "results.json", graded, {id: function.points for id, function in rubric.functions.items()}
+        )
     return list(results.values())
 
 
