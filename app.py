@@ -140,13 +140,12 @@ class Lab:
         vae, space = self.latents(self.path("vae"), changed(self.path("vae")))
         with torch.inference_mode():
             image = self.image(digit).to(self.device)
-            u = space.normalize(vae.encode(image)[0])  # (1, D), the axes last to first by their length
+            u = space.normalize(vae.encode(image)[0])  # (1, D), the longest axes at the end
             u[:, -AXES:] += torch.tensor(offsets, device=self.device).flip(0)
             decoded = vae.decode(space.denormalize(u))
         moved = ", ".join(f"{offset:+.1f}" for offset in offsets)
-        return picture(torch.cat([image, decoded]), f"a {digit}, and it decoded at {moved}", columns=2, scale=5), (
-            f"{self.path('vae')}: a test image, and its μ decoded, moved by {moved} standard deviations"
-        )
+        shown = picture(torch.cat([image, decoded]), f"a {digit}, and its latent decoded", columns=2, scale=5)
+        return shown, f"a test image, and its latent decoded after moving it by {moved} standard deviations"
 
     def _latents(self, path: Path, _changed: int) -> tuple[ConvVAE, LatentSpace]:
         """The VAE, and the principal axes of its latents."""
@@ -183,7 +182,7 @@ def build(lab: Lab) -> gr.Blocks:
     line = partial(gr.Textbox, show_label=False, container=False, interactive=False, elem_classes="said")
     follow: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}  # a slider while it moves
     with gr.Blocks(title="HW3", analytics_enabled=False) as page:
-        gr.Markdown(f"# HW3\nFunctions of `{ROOT}`, runs of `{lab.result}`, images of {lab.dataset}.")
+        gr.Markdown(f"# HW3\nFunctions of `{ROOT.name}/`, runs of `{lab.result}`, images of {lab.dataset}.")
         with gr.Tab("Write digits"):
             drawing = [kind for kind in FILES if kind != "vae"]
             there = [kind for kind in drawing if lab.path(kind).is_file()]
@@ -192,11 +191,11 @@ def build(lab: Lab) -> gr.Blocks:
                 kind = gr.Radio(drawing, value=[*there, *drawing][0], label="model", scale=3)
                 button = gr.Button("Draw", variant="primary", scale=1)
             with gr.Row():
-                guidance = gr.Slider(0, 10, 2, step=0.1, label="guidance")
-                sampler = gr.Radio(["ddim", "ddpm"], value="ddim", label="sampler")
-                steps = gr.Slider(1, 1000, 50, step=1, label="steps")
-                eta = gr.Slider(0, 1, 0, step=0.05, label="eta")
-                seed = gr.Number(0, precision=0, minimum=0, label="seed")
+                guidance = gr.Slider(0, 10, 2, step=0.1, label="guidance", scale=4)
+                sampler = gr.Radio(["ddim", "ddpm"], value="ddim", label="sampler", scale=5)
+                steps = gr.Slider(1, 1000, 50, step=1, label="steps", scale=4)
+                eta = gr.Slider(0, 1, 0, step=0.05, label="eta", scale=4)
+                seed = gr.Number(0, precision=0, minimum=0, label="seed", scale=3)
             said = line(elem_id="drawn")
             images, way = gr.HTML(elem_id="images"), gr.HTML(elem_id="way")
             gr.on([page.load, kind.change], told(lab.settings, said), kind, [text, guidance, steps, said])
@@ -207,7 +206,7 @@ def build(lab: Lab) -> gr.Blocks:
             gr.Markdown("What `q_sample` does: an image, noise, and both mixed at t. Below: from t = 0 to the end.")
             with gr.Row():
                 t = gr.Slider(0, DiffusionConfig.timesteps - 1, 250, step=1, label="t", scale=3, elem_id="t")
-                schedule = gr.Radio(list(SCHEDULES), value="linear", label="schedule", scale=1)
+                schedule = gr.Radio(list(SCHEDULES), value="linear", label="schedule", scale=2)
                 noise = gr.Number(0, precision=0, minimum=0, label="seed", scale=1)
             which = gr.Radio(list(range(10)), value=3, label="image")
             mixed, forward, weights = gr.HTML(elem_id="mixed"), gr.HTML(), line(elem_id="weights")
@@ -217,8 +216,10 @@ def build(lab: Lab) -> gr.Blocks:
         with gr.Tab("Bend latents"):
             gr.Markdown("A test image and its reconstruction, whose latent the sliders move along its longest axes.")
             which = gr.Radio(list(range(10)), value=3, label="image")
-            with gr.Row():
-                axes = [gr.Slider(-4, 4, 0, step=0.1, label=f"axis {i + 1}", elem_id=f"axis{i}") for i in range(AXES)]
+            axes = []
+            for first in range(0, AXES, 3):
+                with gr.Row():
+                    axes += [gr.Slider(-4, 4, 0, step=0.1, label=f"axis {first + i + 1}") for i in range(3)]
             gr.Button("Back to the image", size="sm").click(lambda: [0] * AXES, None, axes, show_progress="hidden")
             decoded, moved = gr.HTML(elem_id="decoded"), line(elem_id="moved")
             changes = [page.load, which.change, *(axis.change for axis in axes)]
@@ -235,6 +236,8 @@ def main() -> None:
     add_data_dir(parser)
     add_device(parser)
     args = parser.parse_args()
+    if args.port > 65535:
+        raise UsageError(f"--port {args.port}: ports are 1 to 65535")
 
     if args.handout:
         other = args.handout / "app.py"
