@@ -187,15 +187,16 @@ def build(lab: Lab) -> gr.Blocks:
             drawing = [kind for kind in FILES if kind != "vae"]
             there = [kind for kind in drawing if lab.path(kind).is_file()]
             with gr.Row():
-                text = gr.Textbox("three 7", label="digits: 0 to 9, or zero to nine", scale=3, elem_id="text")
-                kind = gr.Radio(drawing, value=[*there, *drawing][0], label="model", scale=3)
+                text = gr.Textbox("three 7", label="digits: 0 to 9, or zero to nine", scale=5, elem_id="text")
                 button = gr.Button("Draw", variant="primary", scale=1)
             with gr.Row():
-                guidance = gr.Slider(0, 10, 2, step=0.1, label="guidance", scale=4)
-                sampler = gr.Radio(["ddim", "ddpm"], value="ddim", label="sampler", scale=5)
-                steps = gr.Slider(1, 1000, 50, step=1, label="steps", scale=4)
-                eta = gr.Slider(0, 1, 0, step=0.05, label="eta", scale=4)
-                seed = gr.Number(0, precision=0, minimum=0, label="seed", scale=3)
+                kind = gr.Radio(drawing, value=[*there, *drawing][0], label="model", scale=4)
+                sampler = gr.Radio(["ddim", "ddpm"], value="ddim", label="sampler", scale=2)
+                seed = gr.Number(0, precision=0, minimum=0, label="seed", scale=1)
+            with gr.Row():
+                guidance = gr.Slider(0, 10, 2, step=0.1, label="guidance")
+                steps = gr.Slider(1, 1000, 50, step=1, label="steps")
+                eta = gr.Slider(0, 1, 0, step=0.05, label="eta")
             said = line(elem_id="drawn")
             images, way = gr.HTML(elem_id="images"), gr.HTML(elem_id="way")
             gr.on([page.load, kind.change], told(lab.settings, said), kind, [text, guidance, steps, said])
@@ -211,7 +212,7 @@ def build(lab: Lab) -> gr.Blocks:
             which = gr.Radio(list(range(10)), value=3, label="image")
             mixed, forward, weights = gr.HTML(elem_id="mixed"), gr.HTML(), line(elem_id="weights")
             chosen = [which, t, schedule, noise]
-            changes = [page.load, *(part.change for part in chosen)]
+            changes = [page.load, which.change, t.change, schedule.change, noise.change]
             gr.on(changes, told(lab.forward, weights), chosen, [mixed, forward, weights], **follow)
         with gr.Tab("Bend latents"):
             gr.Markdown("A test image and its reconstruction, whose latent the sliders move along its longest axes.")
