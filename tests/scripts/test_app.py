@@ -13,6 +13,7 @@ import sys
 import threading
 from contextlib import closing, contextmanager
 
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -31,6 +32,7 @@ from HW3.viz import grid_png
 CPU = torch.device("cpu")
 DRAW = {"text": "three 7", "guidance": 2.0, "sampler": "ddim", "steps": 4, "eta": 0.0, "seed": 0}
 SAID = "what is said"
+SECONDS = 90  # until a page is there
 
 
 @pytest.fixture(scope="module")
@@ -273,10 +275,17 @@ def served(*flags: object):
         process = subprocess.Popen(
             command, env=child_env(**through), stdout=subprocess.PIPE, text=True, start_new_session=True
         )
+        patience = threading.Timer(SECONDS, process.kill)  # one that asks the proxy waits for ever
+        patience.start()
         try:
             assert process.stdout.readline() == f"http://127.0.0.1:{port}  (Ctrl-C ends it)\n"
+            patience.cancel()
+            serving = [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
+            listens = [c.laddr for each in serving for c in each.net_connections() if c.status == psutil.CONN_LISTEN]
+            assert listens == [("127.0.0.1", port)]
             yield f"http://127.0.0.1:{port}/"
         finally:
+            patience.cancel()
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(timeout=60)
         proxy.setblocking(False)
