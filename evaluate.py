@@ -38,7 +38,7 @@ from HW3.data import DATASETS, ImageSet, load_dataset
 from HW3.generate import draw, load_image_model
 from HW3.judge import NUM_FEATURES, Judge, load_judge
 from HW3.metrics import Estimate, Reference, clip_accuracy, make_reference, measure_samples, measure_vae
-from HW3.plumbing.checkpoints import load_checkpoint
+from HW3.plumbing.checkpoints import dataset_of, load_checkpoint
 from HW3.plumbing.cli import Parser, add_data_dir, add_device, at_least, run_main
 from HW3.plumbing.device import pick_device
 from HW3.plumbing.errors import UsageError, UserError
@@ -160,14 +160,10 @@ def main() -> None:
 
 def find_dataset(paths: list[Path]) -> str:
     """The data set of the first checkpoint that can be read."""
-    problems = []
-    for path in paths:
-        if not is_samples(path):
-            try:
-                return load_checkpoint(path)["args"]["dataset"]
-            except UserError as error:
-                problems.append(error)
-    raise problems[0] if problems else UsageError("--dataset: say which images these are to be compared with")
+    checkpoints = [path for path in paths if not is_samples(path)]
+    if not checkpoints:
+        raise UsageError("--dataset: say which images these are to be compared with")
+    return dataset_of(checkpoints)
 
 
 def is_samples(path: Path) -> bool:

@@ -16,7 +16,7 @@ from HW3.diffusion import DiffusionConfig, GaussianDiffusion
 from HW3.latent import EpsMLP, LatentSpace, text_conditions
 from HW3.plumbing.checkpoints import TRAINED_BY, load_checkpoint, restore
 from HW3.plumbing.errors import UsageError
-from HW3.pretrained import Model, unembed
+from HW3.pretrained import Model, check_dataset, unembed
 from HW3.Unet import UNet
 from HW3.vae import ConvVAE
 
@@ -49,13 +49,18 @@ def load_image_model(
     device: torch.device,
     import_script: Callable[[str], ModuleType],
     guidance_scale: float | None = None,
+    *,
+    kind: str | None = None,
+    dataset: str | None = None,
 ) -> ImageModel:
     """Rebuild the model in a checkpoint. Raises UsageError for one that cannot draw.
 
     import_script: imports `train_tiny_sd`, which defines the conditional network; called for its checkpoints only.
-    guidance_scale: tiny_sd only; None for that of training.
+    guidance_scale: tiny_sd only; None for that of training.  kind, dataset: what it must be; None for any.
     """
-    checkpoint = load_checkpoint(path, device=device)
+    checkpoint = load_checkpoint(path, kind, device)
+    if dataset is not None:
+        check_dataset(checkpoint, dataset, path)
     kind, config, extra, args = (checkpoint[key] for key in ("kind", "config", "extra", "args"))
     if kind == "clip":
         raise UsageError(f"{path} is a CLIP model, which compares images and draws none; evaluate.py measures it")
@@ -95,17 +100,29 @@ def _built(model: Model, checkpoint: dict, path: Path, device: torch.device) -> 
 
 
 class Frames:
-    """Of a trajectory of `steps` steps, about `wanted` evenly spaced states: the noise, the samples, and between."""
+    """Of a trajectory of `steps` steps, about `wanted` evenly spaced images: the noise, the samples, and between.
 
-    def __init__(self, wanted: int, steps: int) -> None:
-        self.states: list[Tensor] = []
+    on_frame: is told each of them as soon as it is there.
+    """
+
+    def __init__(
+        self,
+        wanted: int,
+        steps: int,
+        decode: Callable[[Tensor], Tensor],
+        on_frame: Callable[[Tensor], None] | None = None,
+    ) -> None:
+        self.images: list[Tensor] = []
+        self._decode, self._on_frame = decode, on_frame
         self._keep = {round(k * steps / max(1, wanted - 1)) for k in range(wanted)} | ({steps} if wanted else set())
         self._seen = 0
 
     def take(self, state: Tensor) -> None:
         """Take in the next state."""
         if self._seen in self._keep:
-            self.states.append(state)
+            self.images.append(self._decode(state).clamp(0, 1))
+            if self._on_frame is not None:
+                self._on_frame(self.images[-1])
         self._seen += 1
 
 
@@ -121,11 +138,13 @@ def draw(
     eta: float = 0.0,
     seed: int = 0,
     frames: int = 0,
+    on_frame: Callable[[Tensor], None] | None = None,
     progress: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Draw `num` images (N, C, H, W) in [0, 1], and with frames > 0 their trajectory (F, N, C, H, W).
 
     labels: (N,) for a model with texts.  sampler: "ddim" | "ddpm"; steps (None: as in training) and eta are DDIM's.
+    on_frame: called with each frame of the trajectory as soon as it is there, (N, C, H, W) in [0, 1].
     """
     source = torch.Generator(device).manual_seed(seed)
     images, movies = [], []
@@ -135,7 +154,7 @@ def draw(
             images.append(model.decode(torch.randn(n, *(model.shape or ()), generator=source, device=device)))
             continue
         n_steps = model.timesteps if sampler == "ddpm" else steps or model.steps
-        kept = Frames(frames, n_steps)
+        kept = Frames(frames, n_steps, model.decode, on_frame)
         cond = model.texts[labels[start : start + n]] if model.texts is not None and labels is not None else None
         common: dict[str, Any] = {"cond": cond, "shape": model.shape, "generator": source}
         common |= {"on_state": kept.take if frames else None, "progress": progress}
@@ -144,6 +163,6 @@ def draw(
         else:
             x = model.diffusion.sample_ddim(n, device, n_steps, eta, **common)
         if frames:
-            movies.append(torch.stack([model.decode(state) for state in kept.states]))
+            movies.append(torch.stack(kept.images))
         images.append(model.decode(x))
-    return torch.cat(images).clamp(0, 1), torch.cat(movies, dim=1).clamp(0, 1) if movies else None
+    return torch.cat(images).clamp(0, 1), torch.cat(movies, dim=1) if movies else None

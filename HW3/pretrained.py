@@ -28,11 +28,16 @@ def load_clip(path: Path, device: torch.device | str, dataset: str) -> SimpleCLI
 
 def _load(cls: type[Model], kind: str, path: Path, device: torch.device | str, dataset: str) -> Model:
     checkpoint = load_checkpoint(path, kind, device)
+    check_dataset(checkpoint, dataset, path)
+    return _frozen(cls, checkpoint["config"], checkpoint["ema"], path, device)
+
+
+def check_dataset(checkpoint: dict[str, Any], dataset: str, path: Path) -> None:
+    """Raise UsageError for a checkpoint that knows another dataset."""
     found = checkpoint["args"]["dataset"]
     if found != dataset:
-        script = TRAINED_BY[kind]
+        script = TRAINED_BY[checkpoint["kind"]]
         raise UsageError(f"{path} was trained on {found}: give --dataset {found}, or run {script} --dataset {dataset}")
-    return _frozen(cls, checkpoint["config"], checkpoint["ema"], path, device)
 
 
 def embed(model: ConvVAE | SimpleCLIP) -> dict[str, Any]:

@@ -17,6 +17,13 @@ def save_grid(images: Tensor, path: Path, *, columns: int = 8) -> None:
     _save(_grid(images, columns), path, "PNG")
 
 
+def grid_png(images: Tensor, *, columns: int = 8, scale: int = 1) -> bytes:
+    """The same grid as the bytes of a PNG, with every pixel as scale x scale."""
+    grid, buffer = _grid(images, columns), io.BytesIO()
+    grid.resize((grid.width * scale, grid.height * scale), Image.Resampling.NEAREST).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def save_pairs(originals: Tensor, reconstructions: Tensor, path: Path, *, columns: int = 8) -> None:
     """A PNG grid with each row of originals above the row of their reconstructions."""
     rows = zip(originals.split(columns), reconstructions.split(columns), strict=True)

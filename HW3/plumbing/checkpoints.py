@@ -10,13 +10,14 @@ from __future__ import annotations
 import io
 import pickle
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from HW3.plumbing.errors import UsageError
+from HW3.plumbing.errors import UsageError, UserError
 from HW3.plumbing.files import write_atomically
 
 FORMAT = 2
@@ -60,6 +61,17 @@ def load_checkpoint(path: Path, kind: str | None = None, device: torch.device | 
     if version != FORMAT or found not in TRAINED_BY:
         raise UsageError(f"{path} has format {version} ({found}), this code reads {FORMAT}: train it again")
     return checkpoint
+
+
+def dataset_of(paths: Sequence[Path]) -> str:
+    """The data set of the first of these checkpoints that can be read. Raises UserError where none can."""
+    problems = []
+    for path in paths:
+        try:
+            return load_checkpoint(path)["args"]["dataset"]
+        except UserError as error:
+            problems.append(error)
+    raise problems[0]
 
 
 def restore(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:

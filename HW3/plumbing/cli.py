@@ -29,12 +29,9 @@ def run_main(main: Callable[[], None]) -> NoReturn:
             print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except NotImplementedError as error:
-        if not str(error).startswith("TODO("):  # somebody else's
+        if (line := what_to_write(error)) is None:
             raise
-        id, _, what = str(error).removeprefix("TODO(").partition("): ")
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        file = f"{Path(where.filename).name}, line {where.lineno}"
-        print(f"{Path(sys.argv[0]).name}: error: {id} is still to be written ({file}): {what}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: error: {line}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print(f"\n{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
@@ -43,6 +40,15 @@ def run_main(main: Callable[[], None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     sys.exit(0)
+
+
+def what_to_write(error: NotImplementedError) -> str | None:
+    """Which TODO of the assignment was reached, in one line; None for somebody else's error."""
+    if not str(error).startswith("TODO("):
+        return None
+    id, _, what = str(error).removeprefix("TODO(").partition("): ")
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{id} is still to be written ({Path(where.filename).name}, line {where.lineno}): {what}"
 
 
 class Parser(argparse.ArgumentParser):

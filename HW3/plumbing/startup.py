@@ -13,7 +13,6 @@ from types import TracebackType
 
 OLDEST = (3, 10)
 _ROOT = Path(__file__).resolve().parents[2]
-_INSTALL = "pip install -r requirements.txt, or activate .venv"
 _IMPORTED_AS = {"scikit-learn": "sklearn"}  # where it is not the name in requirements.txt
 
 
@@ -25,8 +24,11 @@ def explain(error: BaseException) -> str | None:
             where = f"{file.relative_to(_ROOT).as_posix()}, line {error.lineno}"
             text = (error.text or "").strip()
             return f"{where}: Python cannot read `{text}` ({error.msg}): correct that line, or the one above it"
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] in _packages():
-        return f"{error.name.partition('.')[0]} is not installed: {_INSTALL}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        for needed in ("requirements.txt", "requirements-app.txt"):
+            if package in _packages(needed):
+                return f"{package} is not installed: pip install -r {needed}, or activate .venv"
     return None
 
 
@@ -38,9 +40,9 @@ def old_python(version: tuple[int, ...] = sys.version_info[:2]) -> str | None:
     return f"Python {is_} is too old, {needed} is needed"
 
 
-def _packages() -> set[str]:
-    """What requirements.txt names, as it is imported."""
-    lines = (_ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+def _packages(file: str) -> set[str]:
+    """What a file of requirements names, as it is imported."""
+    lines = (_ROOT / file).read_text(encoding="utf-8").splitlines()
     names = [line.partition("#")[0].partition(">")[0].strip() for line in lines]
     return {_IMPORTED_AS.get(name, name) for name in names if name}
 

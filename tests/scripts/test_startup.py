@@ -13,7 +13,7 @@ from grading.hidden.handout.release import build, write_tree
 from harness import ROOT, assert_one_line, child_env
 from HW3.plumbing.startup import explain, old_python
 
-SCRIPTS = sorted(path.name for path in (*ROOT.glob("train_*.py"), ROOT / "sample.py", ROOT / "evaluate.py"))
+SCRIPTS = sorted([*(path.name for path in ROOT.glob("train_*.py")), "sample.py", "evaluate.py", "app.py"])
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,8 @@ def test_an_error_in_a_file_is_a_traceback(broken):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_no_packages(script, handout):
     """Without site-packages there is no numpy and no torch."""
-    assert_one_line(run(handout, "-S", script), 1, " is not installed: pip install -r requirements.txt")
+    file = "requirements-app.txt" if script == "app.py" else "requirements.txt"
+    assert_one_line(run(handout, "-S", script), 1, f" is not installed: pip install -r {file}, or activate .venv")
 
 
 def test_no_packages_for_the_commands(handout, tmp_path):
@@ -107,6 +108,7 @@ def test_errors_of_others_are_not_explained():
     assert explain(SyntaxError("bad", ("/elsewhere/x.py", 1, 1, "x"))) is None
     assert explain(ModuleNotFoundError("No module named 'pandas'", name="pandas")) is None
     assert explain(ModuleNotFoundError("No module named 'HW3.x'", name="HW3.x")) is None
+    assert explain(ModuleNotFoundError("No module named '-r'", name="-r requirements")) is None
     assert explain(ModuleNotFoundError("", name="sklearn.datasets")) == (
         "sklearn is not installed: pip install -r requirements.txt, or activate .venv"
     )

@@ -45,15 +45,16 @@ ANALYSIS = "grading/hidden/doors/gradebook/files/analysis.ipynb"  # the written 
 
 # What leaves as it is, but for what the rubric names.
 _AS_IT_IS = """
-    requirements.txt LICENSE .gitignore
+    requirements.txt requirements-app.txt LICENSE .gitignore
     train_vae.py train_diffusion.py train_latent_diffusion.py train_clip.py sample.py evaluate.py
+    app.py
     HW3/__init__.py HW3/Unet.py HW3/clip.py HW3/latent.py HW3/schedules.py HW3/embedding.py HW3/learning_rate.py
     HW3/data.py HW3/pretrained.py HW3/generate.py HW3/samples.py HW3/metrics.py HW3/viz.py
     HW3/judge.py HW3/weights/judge_mnist.pt HW3/weights/judge_digits.pt
     HW3/plumbing/__init__.py HW3/plumbing/run.py HW3/plumbing/cli.py HW3/plumbing/device.py HW3/plumbing/log.py
     HW3/plumbing/checkpoints.py HW3/plumbing/resume.py HW3/plumbing/interrupt.py HW3/plumbing/randomness.py
     HW3/plumbing/parallel.py HW3/plumbing/files.py HW3/plumbing/errors.py HW3/plumbing/startup.py
-    HW3/plumbing/notebook.py
+    HW3/plumbing/notebook.py HW3/plumbing/page.py
     grading/__init__.py grading/__main__.py grading/errors.py grading/todo.py grading/pack.py grading/packages.py
     grading/submission.py grading/driver.py grading/cases.py grading/judge.py grading/feedback.py grading/crashes.py
     grading/measuring.py grading/findings.py grading/rubric.py grading/rubric.toml
@@ -63,7 +64,7 @@ _AS_IT_IS = """
     docs/notes/5-v-and-cosine.md docs/notes/6-latents.md docs/notes/7-clip.md docs/notes/8-guidance.md
     imgs/notes/1-vae.png imgs/notes/2-forward-process.png imgs/notes/3-ddpm.png imgs/notes/4-ddim.png
     imgs/notes/5-v-and-cosine.png imgs/notes/6-latents.png imgs/notes/7-clip.png imgs/notes/8-guidance.png
-    imgs/vae_recon.png imgs/ddpm_sample.png imgs/ddim_sample.png imgs/tiny_mnist_sd.png
+    imgs/vae_recon.png imgs/ddpm_sample.png imgs/ddim_sample.png imgs/tiny_mnist_sd.png imgs/app.png
 """
 
 # Source -> place in the handout, of what the rubric does not name. `release_list` has both; everything else stays.
