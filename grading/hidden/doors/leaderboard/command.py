@@ -42,7 +42,11 @@ def add_command(commands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help=f"train a judge and write its weights (default: {JUDGE})",
     )
-    add("--dataset", choices=DATASETS, help="what students trained on (default: mnist for a new judge, else the judge's)")
+    add(
+        "--dataset",
+        choices=DATASETS,
+        help="what students trained on (default: mnist for a new judge, else the judge's)",
+    )
     add(
         "--data-dir",
         type=Path,
