@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -56,6 +57,9 @@ def drawn(first: int, end: int, light: float = 1.0) -> dict[str, np.ndarray]:
 def noisy(images: np.ndarray, grey: int) -> np.ndarray:
     noise = np.random.default_rng(0).integers(-grey, grey + 1, images.shape)
     return (images.astype(int) + noise).clip(0, 255).astype(np.uint8)
+
+
+ONE_OF_EACH = [int(np.flatnonzero(LABELS[240:300] == label)[0]) for label in range(10)]
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +133,7 @@ HOSTILE = {
     "nested": (zipped({"samples.npz": npz(**GOOD)}), "has no array `images`"),
     "paths": (zipped({"../images.npy": ONE, "/labels.npy": PLAIN}), "has no array `images`"),
     "twice": (
-        zipped([("images.npy", ONE), ("images.npy", ONE), ("labels.npy", PLAIN)]),
+        zipped({"images.npy": ONE, "imagez.npy": ONE, "labels.npy": PLAIN}).replace(b"imagez", b"images"),
         "more than one array `images`",
     ),
     "link": (
@@ -201,16 +205,14 @@ def test_damage_is_refused_or_harmless(changes, packed):
     content = bytearray(npz(**drawn(0, 3)) if packed else zipped({"images.npy": ONE[:2000], "labels.npy": PLAIN[:200]}))
     for place, value in changes:
         content[place % len(content)] = value
-    try:
+    with contextlib.suppress(Refused):
         assert isinstance(read_samples(bytes(content)), Drawn)
-    except Refused as refusal:
-        assert "\n" not in str(refusal)
 
 
 @FUZZ
 @given(st.text("(){}[]'\",: 0123456789-u|<fOVdescrshapefortran_orderTrueFalse#\\\n", max_size=120))
 def test_headers_are_refused_or_harmless(text):
-    for line in (text, SHAPE % text, SHAPE.replace("|u1", "%s") % text.replace("'", "") % ()):
+    for line in (text, SHAPE % text, SHAPE.replace("|u1", text) % "(64,)"):
         with pytest.raises(Refused):
             read_samples(zipped({"images.npy": header(line, bytes(64)), "labels.npy": PLAIN}))
 
@@ -232,15 +234,15 @@ def judged(tmp_path_factory, weights):
         "first/samples.npz": npz(**drawn(240, 359)),
         "second/samples.npz": npz(images=noisy(IMAGES[358:239:-1], 4), labels=LABELS[358:239:-1]),
         "memorised/samples.npz": npz(
-            images=shifts(noisy_images := torch.from_numpy(noisy(TRAIN.images[:100, 0].numpy(), 4)))[5].numpy(),
-            labels=TRAIN.labels[: len(noisy_images)].numpy(),
+            images=noisy(TRAIN.images[:100, 0].numpy(), 4),
+            labels=TRAIN.labels[:100].numpy(),
         ),
         "one-picture/samples.npz": npz(
-            images=(0.8 * IMAGES[:10]).astype(np.uint8).repeat(8, 0), labels=LABELS[:10].repeat(8)
+            **{name: array[ONE_OF_EACH].repeat(8, 0) for name, array in drawn(240, 300, 0.8).items()}
         ),
         "one-class/samples.npz": npz(**drawn(0, 100, 0.7) | {"labels": np.full(100, 3)}),
-        "few/samples.npz": npz(**drawn(0, 30, 0.6)),
-        "absent/notes.txt": b"",
+        "few/samples.npz": npz(**drawn(0, 30, 0.55)),
+        "absent/train_tiny_sd.py": code,
         "=1+1/samples.npz": npz(**drawn(0, 100, 0.85) | {"labels": (LABELS[:100] + 1) % 10}),
         "folder/samples.npz/images.npy": b"",
         **{f"hostile-{name}/samples.npz": content for name, (content, _) in HOSTILE.items()},
@@ -409,7 +411,7 @@ def test_points_by_thresholds(run, weights, tmp_path, monkeypatch):
 def test_a_table_of_points_that_makes_no_sense(tmp_path, line, says):
     text = f"{RUBRIC.read_text(encoding='utf-8')}\n[samples]\n{line}\n"
     (tmp_path / "rubric.toml").write_text(text)
-    with pytest.raises(Exception, match="rubric.toml, line ") as caught:
+    with pytest.raises(Exception, match=r"rubric.toml, line ") as caught:
         load_rubric(tmp_path / "rubric.toml")
     assert says in str(caught.value)
     assert f"line {text.count(chr(10))}: " in str(caught.value)
@@ -527,6 +529,15 @@ def test_the_nearest_is_found():
     exact = full.min(dim=1).values / 255 / 32
     assert (found >= exact - 1e-6).all()
     assert (found - exact < 0.01).double().mean() > 0.95  # of what is far, nearly the nearest
+
+
+def test_a_copy_that_was_moved_is_one():
+    images = F.pad(TRAIN.images[:50, 0, 1:-1, 1:-1], [1] * 4)
+    album = Album(images)
+    for moved in shifts(images):
+        nine = torch.stack([album.nearest(again)[0] for again in shifts(moved)])
+        assert nine.amin(dim=0).max() == 0
+    assert album.nearest(moved)[0].min() > leaderboard.SAME
 
 
 def test_scarce_classes():

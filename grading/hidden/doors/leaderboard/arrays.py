@@ -101,7 +101,7 @@ def _images(images: np.ndarray) -> np.ndarray:
         raise Refused(f"has {len(images):,} images: at most {MAX_IMAGES:,} are read")
     if images.max() <= 1:
         raise Refused("has no pixel above 1, and uint8 goes from 0 to 255: multiply by 255")
-    return np.ascontiguousarray(images)
+    return images.copy()  # writable, in the usual order of axes
 
 
 def _labels(labels: np.ndarray, n: int) -> np.ndarray:

@@ -38,8 +38,8 @@ JUDGED = 1_000
 FEWEST = NUM_FEATURES + 1  # for a covariance of the features
 SEARCHED = 250  # pictures that are looked for in the training set, in nine places each
 
-# Nearer than this, root mean square per pixel, are no two real digits: of MNIST's test images none of 2,000 is so near to
-# one of the 60,000 training images, moved by a pixel or not, nor any of scikit-learn's digits (docs/ARCHITECTURE.md).
+# Nearer than this, root mean square per pixel, are no two real digits: of 2,000 of MNIST's test images none is so near
+# to one of the 60,000 training images, moved by a pixel or not, nor any of scikit-learn's (docs/ARCHITECTURE.md).
 SAME = 0.025
 MOST_SAME = 0.05  # the share of a file's pictures up to which it is not told
 
@@ -158,7 +158,8 @@ def _refuse_others(out: Path, handins: Iterable[Handin]) -> None:
 
 def read_handin(handin: Handin, rubric: Rubric) -> Drawn | Row:
     """The pictures of a submission, or its row where there are none. Raises nothing, whatever was handed in."""
-    contents = handin.read(replace(rubric, submit=(SAMPLES,), max_file_bytes=MAX_SAMPLES_BYTES))
+    more = replace(rubric, submit=(*rubric.submit, SAMPLES), max_file_bytes=MAX_SAMPLES_BYTES)
+    contents = handin.read(more)  # with the code, beside which it lies: code alone is not unreadable
     row = Row(handin)
     if SAMPLES in contents.files:
         try:
@@ -166,9 +167,9 @@ def read_handin(handin: Handin, rubric: Rubric) -> Drawn | Row:
         except Refused as refusal:
             row.flag("unreadable", f"{SAMPLES} {refusal}.")
             return row
-    is_there = contents.unreadable or any("was not read" in note for note in contents.notes)
+    row.notes += [note for note in contents.notes if contents.unreadable or SAMPLES in note]
+    is_there = contents.unreadable or any(note.startswith(f"{SAMPLES} was not read") for note in row.notes)
     row.flags.append("unreadable" if is_there else "missing")
-    row.notes += contents.notes
     return row
 
 

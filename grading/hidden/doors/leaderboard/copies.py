@@ -1,6 +1,6 @@
 """Pictures that are nearly the same: of the training set, of another student, or of the same file.
 
-Distances are root mean squares per pixel, with pixels in [0, 1]. The nearest picture is looked for among pictures of 8 x 8
+Distances are root mean squares per pixel, with pixels in [0, 1]. The nearest is looked for among pictures of 8 x 8
 means, which can only be nearer to each other than the pictures themselves, so what is the same is found; the few
 nearest are compared in full.
 """
