@@ -146,6 +146,8 @@ HOSTILE = {
     "minus": (zipped({"images.npy": header(SHAPE % ("-" * 900 + "1")), "labels.npy": PLAIN}), "is no array of numpy"),
     "long-header": (zipped({"images.npy": header(SHAPE % (" " * 2000 + "(1,)"))}), "is no array of numpy"),
     "huge": (zipped({"images.npy": header(SHAPE % f"({10**300}, 32, 32)")}), "its size is not what its header says"),
+    "huge-but-empty": (zipped({"images.npy": header(SHAPE % f"(0, {10**30}, 32)")}), "its size is not what its header"),
+    "axes": (zipped({"images.npy": header(SHAPE % f"({'1, ' * 90})", b"0")}), "its size is not what its header says"),
     "negative": (zipped({"images.npy": header(SHAPE % "(-1, 32, -32)", bytes(1024))}), "its size is not what"),
     "fields": (zipped({"images.npy": npy(np.zeros(3, [("<b>", "u1")]))}), "of type [('<b>', 'u1')]: write plain"),
     "text": (zipped({"images.npy": npy(np.array(["=1+1"]))}), "write plain numbers"),
@@ -245,6 +247,7 @@ def judged(tmp_path_factory, weights):
         "absent/train_tiny_sd.py": code,
         "=1+1/samples.npz": npz(**drawn(0, 100, 0.85) | {"labels": (LABELS[:100] + 1) % 10}),
         "folder/samples.npz/images.npy": b"",
+        '"><script>alert(1)<': None,
         **{f"hostile-{name}/samples.npz": content for name, (content, _) in HOSTILE.items()},
     }
     put(inbox, files)
@@ -349,6 +352,19 @@ def test_gradescopes_leaderboard(judged):
     assert all(isinstance(entry["value"], float) for entry in board)
     for name in ("second", "absent", "hostile-nan"):
         assert json.loads((judged[0] / name / "results.json").read_text())["leaderboard"] == []
+
+
+def test_names_are_those_of_grade(tmp_path, weights, run):
+    """Canvas gives every loose file a name of its own, and a number where it came again."""
+    files = {
+        "lovelaceada_71_1001_train_tiny_sd.py": b"",
+        "lovelaceada_71_1002_samples-1.npz": npz(**drawn(0, 70)),
+        "babbagebob_72_1003_hw3.zip": zipped({"samples.npz": npz(**drawn(100, 170))}),
+    }
+    code, *_ = run(put(tmp_path / "canvas", files), "--out", tmp_path / "out", "--judge", weights)
+    assert code == 0
+    found = {name: (row["student"], row["flags"]) for name, row in rows(tmp_path / "out").items()}
+    assert found == {"lovelaceada_71": ("71", ""), "babbagebob_72_1003_hw3": ("72", "")}
 
 
 # -- beside the results of `grade` ------------------------------------------------------------------------------
@@ -523,7 +539,10 @@ def test_the_nearest_is_found():
     found, index = Album(images).nearest(images[::7])
     assert torch.equal(index, torch.arange(300)[::7])
     assert found.max() == 0
+    some, _ = Album(images).nearest(images, 0.07, but_itself=True)
     found, index = Album(images).nearest(images, but_itself=True)
+    assert torch.equal(some[found < 0.07], found[found < 0.07])
+    assert 0 < (found < 0.07).sum() < some.isfinite().sum() < 300
     assert (index != torch.arange(300)).all()
     full = torch.cdist(images.flatten(1).double(), images.flatten(1).double()).fill_diagonal_(torch.inf)
     exact = full.min(dim=1).values / 255 / 32

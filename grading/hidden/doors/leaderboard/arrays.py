@@ -22,6 +22,7 @@ SIZE, CLASSES = 32, 10
 MAX_IMAGES = 10_000
 MAX_MEMBERS = 20  # sample.py writes two arrays
 MAX_DIRECTORY_BYTES = 1 << 16
+MAX_AXES = 4
 MAX_HEADER = 1_000  # bytes of an array's header; sample.py's are below 200
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -71,7 +72,8 @@ def _array(content: bytes, members: list[zipfile.ZipInfo], name: str, bytes_each
         raise Refused(f"has `{name}` of type {shown_name(str(dtype))}: write plain numbers")
     count = math.prod(shape)
     data = unpacked[file.tell() :]
-    if min(shape, default=0) < 0 or len(data) != count * dtype.itemsize:
+    is_possible = len(shape) <= MAX_AXES and 0 <= min(shape, default=0) and max(shape, default=0) <= limit
+    if not is_possible or len(data) != count * dtype.itemsize:
         raise Refused(f"has `{name}`, which is damaged: its size is not what its header says")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 

@@ -230,10 +230,10 @@ class Board:
     def _look_for_copies(self, row: Row) -> None:
         assert row.images is not None
         some = row.images[:SEARCHED]
-        distance = torch.stack([self.train.nearest(moved)[0] for moved in shifts(some)]).amin(dim=0)
+        distance = torch.stack([self.train.nearest(moved, SAME)[0] for moved in shifts(some)]).amin(dim=0)
         if is_told(same := int((distance < SAME).sum()), len(some)):
             row.flag("copied", f"{same} of {len(some)} pictures are nearly the same as images of the training set.")
-        distance, _ = Album(row.images).nearest(row.images, but_itself=True)
+        distance, _ = Album(row.images).nearest(row.images, SAME, but_itself=True)
         if is_told(same := int((distance < SAME).sum()), len(row.images)):
             row.flag(
                 "repeated", f"{same} of {len(row.images)} pictures are nearly the same as another one of the file."
@@ -260,7 +260,7 @@ def compare(rows: list[Row]) -> None:
     albums = [Album(images) for _, images in drawn]
     for i, (row, images) in enumerate(tqdm(drawn, desc="comparing", unit="submission", disable=None, leave=False)):
         for (other, _), album in zip(drawn[:i], albums[:i], strict=True):
-            distance, _ = album.nearest(images)
+            distance, _ = album.nearest(images, SHARED)
             same = int((distance < SHARED).sum())
             if is_told(same, min(len(images), len(album.images))):
                 for one, another in ((row, other), (other, row)):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 FEW = 4  # that are compared in full
 ROWS = 250  # looked for at once
+ROUNDING = 1e-3  # of a distance that is the root of a difference of large numbers
 
 
 def small(images: Tensor) -> Tensor:
@@ -28,24 +29,29 @@ class Album:
         self.images, self.small = images, small(images)
         self.squares = self.small.square().sum(dim=1)
 
-    def nearest(self, images: Tensor, *, but_itself: bool = False) -> tuple[Tensor, Tensor]:
+    def nearest(self, images: Tensor, within: float = torch.inf, *, but_itself: bool = False) -> tuple[Tensor, Tensor]:
         """The distance of each image (N, 32, 32) uint8 to the nearest in the album, and which one that is.
 
+        within: what is further apart may have an infinite distance, which takes less time.
         but_itself: the images are the album's own, in its order, and their equals are other ones.
         """
-        found = [self._nearest(part, at * ROWS if but_itself else None) for at, part in enumerate(images.split(ROWS))]
+        parts = enumerate(images.split(ROWS))
+        found = [self._nearest(part, within, at * ROWS if but_itself else None) for at, part in parts]
         distances, indices = zip(*found, strict=True)
         return torch.cat(distances), torch.cat(indices)
 
-    def _nearest(self, images: Tensor, first: int | None) -> tuple[Tensor, Tensor]:
-        # Squares of the distances, but for what is the same for all in the album.
-        between = torch.addmm(self.squares, small(images), self.small.T, alpha=-2)  # (n, M)
+    def _nearest(self, images: Tensor, within: float, first: int | None) -> tuple[Tensor, Tensor]:
+        rows, own = torch.arange(len(images)), small(images)
+        # Squares of the distances of means, but for what is the same for all in the album.
+        between = torch.addmm(self.squares, own, self.small.T, alpha=-2)  # (n, M)
         if first is not None:
-            rows = torch.arange(len(images))
             between[rows, first + rows] = torch.inf
-        close = between.topk(min(FEW, between.shape[1]), largest=False).indices  # (n, FEW)
-        pairs = images[:, None].float() - self.images[close].float()  # (n, FEW, 32, 32)
-        distances = pairs.div_(255).square_().mean(dim=(2, 3)).sqrt_()
+        least, close = between.topk(min(FEW, between.shape[1]), largest=False)  # (n, FEW)
+        at_least = ((least[:, 0] + own.square().sum(dim=1)).clamp(min=0) / own.shape[1]).sqrt()
+        asked = (at_least < within + ROUNDING).nonzero()[:, 0]
+        pairs = images[asked, None].float() - self.images[close[asked]].float()  # (asked, FEW, 32, 32)
+        distances = torch.full(close.shape, torch.inf)
+        distances[asked] = pairs.div_(255).square_().mean(dim=(2, 3)).sqrt_()
         if first is not None:
             distances[close == first + rows[:, None]] = torch.inf
         value, place = distances.min(dim=1)
