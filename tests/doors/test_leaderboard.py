@@ -23,7 +23,7 @@ from grading.__main__ import main
 from grading.hidden.doors.leaderboard import board as leaderboard
 from grading.hidden.doors.leaderboard.arrays import MAX_IMAGES, Drawn, read_samples
 from grading.hidden.doors.leaderboard.copies import Album, shifts
-from grading.hidden.doors.leaderboard.judge import load_private, train_private
+from grading.hidden.doors.leaderboard.judge import NOTHING, load_private, train_private
 from grading.hidden.handout.release import release_list
 from grading.hidden.intake.untrusted import Refused
 from grading.hidden.reports.gradescope import read_result, write_result
@@ -285,6 +285,9 @@ def test_good_pictures_are_ranked(judged):
         assert float(row["frechet_distance"]) > 0
     wrong = rows(judged[0])["=1+1"]  # good pictures with the wrong labels
     assert float(wrong["label_accuracy"]) < 0.05
+    page = (judged[0] / "leaderboard.html").read_text()
+    places = [page.index(f"<bdi>{name}</bdi>") for name in ("good", "hw3-zipped", "=1+1")]
+    assert max(places) == places[-1]
 
 
 @pytest.mark.parametrize(
@@ -461,6 +464,8 @@ def test_patterns_that_only_the_public_judge_likes_fall_back(weights, start):
         x = liked_by_the_public_judge(torch.rand_like(images) * (start == "noise"), (labels + 1) % 10)
     seen = load_private(weights).judge(x)[1].argmax(dim=1)
     assert (seen == (labels + 1) % 10).double().mean() < 0.2
+    if start != "other digits":
+        assert (seen == NOTHING).double().mean() > 0.8
 
 
 def test_weights_of_another_judge(run, weights, tmp_path):

@@ -72,7 +72,7 @@ def _array(content: bytes, members: list[zipfile.ZipInfo], name: str, bytes_each
         raise Refused(f"has `{name}` of type {shown_name(str(dtype))}: write plain numbers")
     count = math.prod(shape)
     data = unpacked[file.tell() :]
-    is_possible = len(shape) <= MAX_AXES and 0 <= min(shape, default=0) and max(shape, default=0) <= limit
+    is_possible = len(shape) <= MAX_AXES and min(shape, default=0) >= 0 and max(shape, default=0) <= limit
     if not is_possible or len(data) != count * dtype.itemsize:
         raise Refused(f"has `{name}`, which is damaged: its size is not what its header says")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from grading.hidden.doors.leaderboard.judge import PrivateJudge
 
 SHOWN = 4  # pictures of each class
+LISTENS = 0.9  # the label accuracy below which pictures rank after all others: good ones of something else
 TITLES = {DISTANCE: "Fréchet distance"}  # in the judge's features: not the FID
 PERCENT = ("label_accuracy", "precision", "recall", "coverage")
 
@@ -73,12 +74,12 @@ def _report(row: Row, rubric: Rubric, judge: PrivateJudge) -> dict[str, Any]:
 def write_board(
     out: Path, rows: Sequence[Row], rubric: Rubric, judge: PrivateJudge, flags: dict[str, str], real: dict[str, float]
 ) -> None:
-    """Write OUT/samples.csv, sorted by submission, and OUT/leaderboard.html, the smallest Fréchet distance first.
+    """Write OUT/samples.csv, sorted by submission, and OUT/leaderboard.html, the best first.
 
     flags: what they mean.  real: what real images get. Raises GradingError when the disk refuses.
     """
     write_atomically(out / "samples.csv", _table(rows, rubric).encode("utf-8", errors="backslashreplace"))
-    ranked = sorted((row for row in rows if row.is_ranked), key=lambda row: row.measured[DISTANCE])
+    ranked = sorted((row for row in rows if row.is_ranked), key=_rank)
     rest = [row for row in rows if not row.is_ranked]
     page = (
         environment()
@@ -89,6 +90,7 @@ def write_board(
             ranked=ranked,
             rest=rest,
             flags={word: text for word, text in flags.items() if any(word in row.flags for row in rows)},
+            listens=round(100 * LISTENS),
             titles=[title(measure) for measure in MEASURES],
             cells=_cells,
             grid=_grid,
@@ -96,6 +98,10 @@ def write_board(
         )
     )
     write_atomically(out / "leaderboard.html", page.encode("utf-8"))
+
+
+def _rank(row: Row) -> tuple[bool, float]:
+    return row.measured["label_accuracy"] < LISTENS, row.measured[DISTANCE]
 
 
 def _table(rows: Sequence[Row], rubric: Rubric) -> str:
