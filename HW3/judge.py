@@ -14,7 +14,9 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +47,8 @@ class Judge(nn.Module):
     `dataset` and `fingerprint`, a hash of the weights, say which judge it is; `test_accuracy` how good.
     """
 
+    version: int | str = VERSION
+
     def __init__(self, dataset: str, fingerprint: str = "", test_accuracy: float = float("nan")) -> None:
         super().__init__()
         self.dataset, self.fingerprint, self.test_accuracy = dataset, fingerprint, test_accuracy
@@ -61,7 +65,7 @@ class Judge(nn.Module):
     @property
     def name(self) -> str:
         """What must agree for two numbers to compare."""
-        return f"{self.dataset}, version {VERSION}, {self.fingerprint}"
+        return f"{self.dataset}, version {self.version}, {self.fingerprint}"
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, 64) and logits (B, 10).
@@ -77,6 +81,9 @@ class Judge(nn.Module):
         parts = [self(chunk) for chunk in images.split(CHUNK)]
         features, logits = (torch.cat(part).cpu().double() for part in zip(*parts, strict=True))
         return features, logits.softmax(dim=1)
+
+
+AnyJudge = TypeVar("AnyJudge", bound=Judge)
 
 
 def _block(channels: int, out: int) -> list[nn.Module]:
@@ -98,17 +105,23 @@ def load_judge(dataset: str, device: torch.device | str = "cpu", path: Path | No
     again = f"make it with python -m HW3.judge --dataset {dataset}"
     if not path.is_file():
         raise UsageError(f"there is no judge for {dataset} at {path}: {again}")
+    judge = read_judge(path, Judge, again, device)
+    if judge.dataset != dataset:
+        raise UsageError(f"{path} judges {judge.dataset}, and {dataset} is needed: delete it and {again}")
+    return judge
+
+
+def read_judge(path: Path, kind: type[AnyJudge], again: str, device: torch.device | str = "cpu") -> AnyJudge:
+    """The judge in a file, frozen. again: how to make one. Raises UsageError unless it is of this kind and version."""
     content = path.read_bytes()
     try:
         saved = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-        version, found, accuracy, weights = (saved[key] for key in ("version", "dataset", "test_accuracy", "weights"))
+        version, dataset, accuracy, weights = (saved[key] for key in ("version", "dataset", "test_accuracy", "weights"))
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, IndexError, ValueError):
         raise UsageError(f"{path} is not a judge, or is damaged: delete it and {again}") from None
-    if version != VERSION:
-        raise UsageError(f"{path} is a judge of version {version}, this code has {VERSION}: delete it and {again}")
-    if found != dataset:
-        raise UsageError(f"{path} judges {found}, and {dataset} is needed: delete it and {again}")
-    judge = Judge(dataset, hashlib.sha256(content).hexdigest()[:8], accuracy)
+    if version != kind.version:
+        raise UsageError(f"{path} is a judge of version {version}, this code has {kind.version}: delete it and {again}")
+    judge = kind(dataset, hashlib.sha256(content).hexdigest()[:8], accuracy)
     try:
         judge.load_state_dict({name: value.float() for name, value in weights.items()})
     except (RuntimeError, AttributeError):
@@ -120,7 +133,7 @@ def save_judge(judge: Judge, test_accuracy: float, path: Path) -> None:
     """Write the weights, in half precision: the repository keeps them for ever."""
     weights = {name: value.half() for name, value in judge.state_dict().items() if value.is_floating_point()}
     weights |= {name: value for name, value in judge.state_dict().items() if not value.is_floating_point()}
-    saved = {"version": VERSION, "dataset": judge.dataset, "test_accuracy": test_accuracy, "weights": weights}
+    saved = {"version": judge.version, "dataset": judge.dataset, "test_accuracy": test_accuracy, "weights": weights}
     buffer = io.BytesIO()
     torch.save(saved, buffer)
     write_atomically(path, buffer.getvalue())
@@ -132,15 +145,26 @@ def save_judge(judge: Judge, test_accuracy: float, path: Path) -> None:
 def train(dataset: str, data: ImageSet, epochs: int, batch_size: int) -> Judge:
     """Train a judge from the fixed seed, on images that are shifted a little at each visit."""
     torch.manual_seed(SEED)
-    judge = Judge(dataset).train().to(memory_format=torch.channels_last)
+    return fit(Judge(dataset), data, epochs, batch_size, lambda images, labels: (shifted(images), labels))
+
+
+def fit(
+    judge: AnyJudge,
+    data: ImageSet,
+    epochs: int,
+    batch_size: int,
+    vary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+) -> AnyJudge:
+    """Train a judge and freeze it. vary: what becomes of the images and labels of a batch at each visit."""
+    judge = judge.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=LR, weight_decay=1e-2, fused=True)
     bf16 = has_native_bf16(torch.device("cpu"))
     step, total_steps = 0, epochs * -(-len(data) // batch_size)
     for epoch in range(1, epochs + 1):
         for idx in torch.randperm(len(data)).split(batch_size):
-            x, labels = data.batch(idx)  # (B, 1, 32, 32) in [0, 1], (B,)
+            x, labels = vary(*data.batch(idx))  # (B, 1, 32, 32) in [0, 1], (B,)
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                _, logits = judge(shifted(x))
+                _, logits = judge(x)
             loss = F.cross_entropy(logits.float(), labels)
 
             optimizer.zero_grad()
@@ -169,6 +193,13 @@ def accuracy(judge: Judge, data: ImageSet) -> float:
     return (probabilities.argmax(dim=1) == labels).double().mean().item()
 
 
+def round_weights(judge: Judge) -> None:
+    """Make the weights those that `save_judge` writes, so that what is measured is what is written."""
+    for value in judge.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(value.half())
+
+
 def main() -> None:
     parser = Parser(__doc__ or "")
     parser.add_argument("--dataset", choices=DATASETS, required=True, help="whose images it should know")
@@ -182,9 +213,7 @@ def main() -> None:
     data = load_dataset(args.dataset, args.data_dir)
     judge = train(args.dataset, data, EPOCHS[args.dataset], BATCH_SIZE[args.dataset])
     test = load_dataset(args.dataset, args.data_dir, train=False)
-    for value in judge.state_dict().values():
-        if value.is_floating_point():
-            value.copy_(value.half())  # what is measured is what is written
+    round_weights(judge)
     score = accuracy(judge, test)
     save_judge(judge, score, path)
     print(f"{path}: {100 * score:.2f} % of the {len(test)} test images, {path.stat().st_size / 1000:.0f} kB")

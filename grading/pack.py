@@ -24,6 +24,8 @@ from grading.todo import status
 
 OURS = {module.partition(".")[0] for module in FILES.values()}  # top-level names: HW3, train_tiny_sd
 WRITTEN = "analysis.ipynb"  # the written part, which people mark; it shows pictures that its cells drew
+SAMPLES = "samples.npz"  # pictures of the student's own tiny SD, which `samples` judges
+MAX_SAMPLES_BYTES = 16 << 20
 MANIFEST = GIVEN / "manifest.json"  # sha256 of every file of the handout; the instructor's tree has none
 
 
@@ -93,7 +95,7 @@ def _ask_for_name() -> str:
 
 
 def write_zip(path: Path, rubric: Rubric, root: Path) -> list[str]:
-    """Pack the rubric's files that are there, and the written part if there is one.
+    """Pack the rubric's files that are there, and the written part and the pictures if there are any.
 
     Raises GradingError when none of the files is there, or the zip cannot be written.
     """
@@ -101,6 +103,7 @@ def write_zip(path: Path, rubric: Rubric, root: Path) -> list[str]:
     if not files:
         raise GradingError(f"none of {', '.join(rubric.submit)} is in {root}: run this in the assignment's folder", 2)
     files += [file for file in written_part(root) if (root / file).is_file()]
+    files += [SAMPLES] * (0 < _size(root / SAMPLES) <= MAX_SAMPLES_BYTES)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -118,6 +121,11 @@ def written_part(root: Path) -> list[str]:
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
     return [WRITTEN, *dict.fromkeys(re.findall(r"\]\((figures/[\w.-]+\.png)\)", text))]
+
+
+def _size(path: Path) -> int:
+    """The bytes of a file; 0 where there is none."""
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _manifest() -> dict[str, str]:
@@ -162,6 +170,9 @@ def warnings(rubric: Rubric, root: Path) -> list[str]:
     for file in written_part(root)[1:]:
         if not (root / file).is_file():
             found.append(f"{WRITTEN} shows {file}, which is not there: run its cells")
+    if _size(root / SAMPLES) > MAX_SAMPLES_BYTES:
+        most = f"{MAX_SAMPLES_BYTES >> 20} MiB"
+        found.append(f"{SAMPLES} is larger than {most} and is not packed: draw fewer images, as with --num 1000")
     for file, handed_out in manifest.items():
         path = root / file
         if file.endswith(".ipynb"):  # one is handed in, the other is changed by running it

@@ -7,7 +7,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+# What is measured of pictures that students drew. Of all but the distance more is better.
+DISTANCE = "frechet_distance"
+MEASURES = ("label_accuracy", DISTANCE, "precision", "recall", "density", "coverage")
 LEVELS = ("idea", "term", "factor")  # of hints: nothing more; which weight, in which rows; also by what
 RUBRIC = Path(__file__).parent / "rubric.toml"
 
@@ -70,6 +73,29 @@ class Hints:
 
 
 @dataclass(frozen=True)
+class Thresholds:
+    """Points for pictures, off where there is no table; the fields are explained in rubric.toml.
+
+    steps: measure -> pairs of a threshold and points.
+    """
+
+    steps: dict[str, list[list[float]]]
+
+    def points(self, measured: Mapping[str, float]) -> float:
+        """The points of all measures: of each, the most whose threshold is reached. What was not measured has none."""
+        return sum(self._of(name, measured[name]) for name in self.steps if name in measured)
+
+    @property
+    def possible(self) -> float:
+        """The most that can be had."""
+        return sum(max(points for _, points in steps) for steps in self.steps.values())
+
+    def _of(self, name: str, value: float) -> float:
+        reached = (points for at, points in self.steps[name] if (value <= at if name == DISTANCE else value >= at))
+        return max(reached, default=0)
+
+
+@dataclass(frozen=True)
 class Source:
     """The text of a rubric, to say in which line something is wrong."""
 
@@ -113,6 +139,7 @@ class Rubric:
     visibility: str = "visible"
     stdout_visibility: str = "hidden"
     hints: Hints = field(default_factory=Hints)
+    samples: Thresholds | None = None
 
     @property
     def total(self) -> float:
@@ -123,7 +150,7 @@ class Rubric:
 def load_rubric(path: Path = RUBRIC) -> Rubric:
     """Read and check the rubric. Raises GradingError, with the line, for whatever makes no sense."""
     source, raw = _read(path)
-    _check(source, raw, _TOP, optional=("visibility", "stdout_visibility", "late", "hints"))
+    _check(source, raw, _TOP, optional=("visibility", "stdout_visibility", "late", "hints", "samples"))
     functions: dict[str, Function] = {}
     for number, entry in enumerate(raw.pop("function")):
         function = _function(source, entry, number)
@@ -140,7 +167,9 @@ def load_rubric(path: Path = RUBRIC) -> Rubric:
     _check(source, late, _LATE, optional=_LATE, table="late")
     hints = raw.pop("hints", {})
     _check(source, hints, _HINTS, optional=_HINTS, table="hints")
-    settings = {**raw, "submit": tuple(raw["submit"])}
+    samples = raw.pop("samples", None)
+    _check(source, samples or {}, _SAMPLES, optional=_SAMPLES, table="samples")
+    settings = {**raw, "submit": tuple(raw["submit"]), "samples": Thresholds(samples) if samples else None}
     return Rubric(**settings, functions=functions, late=LatePolicy(**late), source=source, hints=Hints(**hints))
 
 
@@ -195,6 +224,11 @@ def _weights(value: Any) -> bool:
     return type(value) is dict and value != {} and all(map(_number(1e-6, 1e6), value.values()))
 
 
+def _steps(value: Any) -> bool:
+    pairs = type(value) is list and value != [] and all(type(pair) is list and len(pair) == 2 for pair in value)
+    return pairs and all(map(_number(0, 1e6), [number for pair in value for number in pair]))
+
+
 _SEEN_BY = ("hidden", "after_due_date", "after_published", "visible")  # Gradescope's words
 _TEXT: Kind = ("a text in quotes", lambda value: type(value) is str)
 _TEXTS: Kind = ("a list of texts in quotes", _texts)
@@ -209,6 +243,7 @@ _TOP: dict[str, Kind] = {
     "stdout_visibility": _VISIBILITY,
     "late": ("a table", lambda value: type(value) is dict),
     "hints": ("a table", lambda value: type(value) is dict),
+    "samples": ("a table", lambda value: type(value) is dict),
     "function": ("a list of tables", lambda value: type(value) is list and all(type(item) is dict for item in value)),
 }
 _FUNCTION: dict[str, Kind] = {
@@ -226,6 +261,7 @@ _FUNCTION: dict[str, Kind] = {
 }
 _HINT: Kind = (f"one of {', '.join(LEVELS)}", lambda value: value in LEVELS)
 _HINTS: dict[str, Kind] = {"self_check": _HINT, "feedback": _HINT}
+_SAMPLES: dict[str, Kind] = dict.fromkeys(MEASURES, ("a list of pairs [threshold, points]", _steps))
 _LATE: dict[str, Kind] = {
     "grace_minutes": ("a number from 0 to 1,000,000", _number(0, 1e6)),
     "percent_per_day": _PERCENT,

@@ -7,6 +7,7 @@ import argparse
 from grading.hidden.doors import command as doors
 from grading.hidden.doors import gradescope
 from grading.hidden.doors.gradebook import command as gradebook
+from grading.hidden.doors.leaderboard import command as leaderboard
 from grading.hidden.engine import command as grade
 from grading.hidden.handout import release
 from grading.hidden.reference import check, refresh
@@ -19,6 +20,7 @@ instructors:
   python -m grading gradescope --out autograder.zip       grade on Gradescope
   python -m grading export graded --to canvas --roster gradebook.csv    marks for the platform
   python -m grading return graded --to canvas --out feedback.zip        pages for the students
+  python -m grading samples submissions --out board       judge the pictures that students drew
   python -m grading check                                 is a graded function described everywhere alike?
   python -m grading refresh                               draw new hidden cases
 """
@@ -26,5 +28,5 @@ instructors:
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Register them all."""
-    for command in (release, grade, gradescope, doors, gradebook, check, refresh, doctor):
+    for command in (release, grade, gradescope, doors, gradebook, leaderboard, check, refresh, doctor):
         command.add_command(commands)

@@ -11,7 +11,7 @@ import pytest
 
 from classroom import write
 from grading.hidden.handout.release import build
-from grading.pack import missing_imports, written_part
+from grading.pack import MAX_SAMPLES_BYTES, missing_imports, written_part
 from grading.rubric import load_rubric
 from harness import ROOT, assert_one_line, child_env
 
@@ -127,6 +127,19 @@ def test_the_written_part_is_packed_with_its_pictures(student):
     assert "was changed or deleted" not in out
     packed = zipfile.ZipFile(student / "hw3-ada.zip").namelist()
     assert packed == [*load_rubric().submit, "analysis.ipynb", *shown[2:]]
+
+
+def test_pictures_are_packed_unless_they_are_too_large(student):
+    path = student / "samples.npz"
+    path.write_bytes(b"pictures")
+    assert "samples.npz" in pack(student, "--no-check")
+    with zipfile.ZipFile(student / "hw3-ada.zip") as archive:
+        assert archive.read("samples.npz") == b"pictures"
+    with path.open("wb") as file:
+        file.truncate(MAX_SAMPLES_BYTES + 1)
+    out = pack(student, "--no-check")
+    assert "warning: samples.npz is larger than 16 MiB and is not packed: draw fewer images" in out
+    assert zipfile.ZipFile(student / "hw3-ada.zip").namelist() == list(load_rubric().submit)
 
 
 @pytest.mark.parametrize(("account", "asks"), [("root", True), ("jovyan", True), ("ada", False)])

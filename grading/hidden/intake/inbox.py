@@ -477,7 +477,8 @@ def _is_no_submission(child: Child) -> str:
     if child.is_folder and child.name.startswith("."):
         return "is hidden"
     path = child.pieces[0].path if child.is_folder and child.pieces and child.pieces[0].member is None else None
-    if path and all(os.path.isfile(path / output) for output in ("grades.csv", "summary.html")):
+    runs = (("grades.csv", "summary.html"), ("samples.csv", "leaderboard.html"))
+    if path and any(all(os.path.isfile(path / output) for output in run) for run in runs):
         return "holds the results of a run"
     return ""
 

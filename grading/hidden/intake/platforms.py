@@ -295,7 +295,7 @@ def _called(label: _Label, child: Child, files: set[str]) -> tuple[str, Child]:
     """What the student called it. `vae-2.py` is the name that a platform gives to the third upload of `vae.py`."""
     if child.is_folder:
         return "", child
-    original = re.sub(r"-\d+(?=\.py$)", "", label.file)
+    original = re.sub(r"-\d+(?=\.(py|npz)$)", "", label.file)
     return (original if original in files else label.file), child
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 # In the output folder, so no submission's name.
 RESERVED = {"grades.csv", "summary.html", "regrade.csv", ".record.json", ".work", ".lock"}
+RESERVED |= {"samples.csv", "leaderboard.html"}
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Students' pictures: read as hostile bytes, judged by a judge of which they know nothing, and compared."""
