@@ -415,6 +415,8 @@ def test_every_file_of_the_grader_in_it_is_imported_there(container):
     modules = set(json.loads(found.stdout))
     worker = {"frames", "pages", "confinement", "zygote"}
     for path in (container.source / "grading" / "hidden").rglob("*.py"):
+        if "files" in path.parts:  # what a handout is made of, which is read
+            continue
         name = ".".join(path.relative_to(container.source).with_suffix("").parts).removesuffix(".__init__")
         assert name in modules or path.stem in worker, name
 
