@@ -63,7 +63,8 @@ def message(
     lines = [f"{function.id} ({function.name} in {function.file}): {verdict.problem}", f"  asked:   {question(case)}"]
     lines += causes(case, verdict, hints, level)
     if verdict.is_formal:
-        lines += [f"  usually: {usual(verdict.problem)}"] * bool(usual(verdict.problem))
+        reason = usual(verdict.problem)
+        lines += [f"  usually: {reason}"] * bool(reason)
     elif not verdict.mistakes:
         lines.append(f"  revisit: {function.idea}")
     return "\n".join(lines)

@@ -502,12 +502,13 @@ def _explain(case: Case, fingerprint: Arrays, result: Arrays) -> tuple[tuple[str
     wrong = _wrong(case, fingerprint, parts)
     found: list[str] = []
     left = dict(result)
-    pure = {name: known for name, known in comparable.items() if set(_wrong(case, known, parts)) <= set(wrong)}
-    for output, rows in (parts[i] for i in wrong):
+    wrong_of = {mistake: set(_wrong(case, known, parts)) for mistake, known in comparable.items()}
+    for i in wrong:
+        output, rows = parts[i]
         there = {
             mistake: [(known[output][rows], fingerprint[output][rows], output)]
-            for mistake, known in pure.items()
-            if _wrong(case, known, [(output, rows)])
+            for mistake, known in comparable.items()
+            if i in wrong_of[mistake] and wrong_of[mistake] <= set(wrong)
         }
         name = _nearest(case, there)
         if name is not None:

@@ -119,8 +119,12 @@ def written_part(root: Path) -> list[str]:
     path = root / WRITTEN
     if not path.is_file() or digest(path) == _manifest().get(WRITTEN):
         return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return [WRITTEN, *dict.fromkeys(re.findall(r"\]\((figures/[\w.-]+\.png)\)", text))]
+    return [WRITTEN, *pictures_in(path.read_text(encoding="utf-8", errors="replace"))]
+
+
+def pictures_in(notebook: str) -> tuple[str, ...]:
+    """The files of the pictures that a notebook's text shows, each once."""
+    return tuple(dict.fromkeys(re.findall(r"\]\((figures/[\w.-]+\.png)\)", notebook)))
 
 
 def _size(path: Path) -> int:

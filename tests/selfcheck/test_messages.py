@@ -175,3 +175,12 @@ def test_what_is_not_written_is_listed_in_the_rubrics_order(tmp_path):
 def test_usual_reasons_are_ideas():
     assert usual("Boolean value of Tensor with more than one value is ambiguous")
     assert usual("something that nobody has met") == ""
+
+
+def test_a_print_storm_is_cut(tmp_path):
+    files = dict(build(ROOT)[1])
+    files[TINY_SD] += b"\n\ndef guided_eps(*args):\n    print('storm\\n' * 100_000)\n    return args[0]\n"
+    done = self_check(write(tmp_path / "hw3", files), "-k", "guidance")
+    assert len(done.stdout) < 20_000
+    assert "(the last 2000 of 600001 characters)" in done.stdout
+    assert "guidance (guided_eps in train_tiny_sd.py)" in done.stdout

@@ -126,7 +126,6 @@ def _public_checks(exam: Exam, session: Session) -> dict[str, Public]:
     found = {id: Public() for id in exam.rubric.functions}
     try:
         for id, function in exam.rubric.functions.items():
-            session.begin(function, one_of_each_group(exam.public[id]), hidden=False)
             found[id] = _what_fails(exam, session, function)
     except BudgetSpent:  # in the events; the hidden cases have their own time
         pass
@@ -135,8 +134,9 @@ def _public_checks(exam: Exam, session: Session) -> dict[str, Public]:
 
 def _what_fails(exam: Exam, session: Session, function: Function) -> Public:
     """The first public check that fails, with the causes that later ones add."""
-    public = Public()
-    for case in one_of_each_group(exam.public[function.id]):
+    public, cases = Public(), one_of_each_group(exam.public[function.id])
+    session.begin(function, cases, hidden=False)
+    for case in cases:
         line = 0
         try:
             verdict = run_and_judge(session.run, case)

@@ -318,7 +318,7 @@ class Worker:
         end = time.monotonic() + seconds
         nonce = secrets.token_hex(16)
         self._send({"nonce": nonce, **header}, arrays, end)
-        return self._answer_to(nonce, header["file"], end, is_last=True)
+        return self._answer_to(nonce, header["file"], end, seconds, is_last=True)
 
     def send_ahead(self, file: str, calls: Sequence[tuple[str, dict[str, Any], Arrays]], seconds: float) -> None:
         """Send many calls in one frame. `next_answer` takes their answers, one for each, in their order.
@@ -333,7 +333,7 @@ class Worker:
     def next_answer(self, seconds: float) -> Arrays:
         """The answer to the first call sent ahead that has none. Raises as `request`."""
         file, nonce = self._ahead.popleft()
-        return self._answer_to(nonce, file, time.monotonic() + seconds, is_last=not self._ahead)
+        return self._answer_to(nonce, file, time.monotonic() + seconds, seconds, is_last=not self._ahead)
 
     def _send(self, header: dict[str, Any], arrays: Arrays, end: float) -> None:
         assert not self._ahead, "there are answers that nobody has taken"
@@ -341,12 +341,11 @@ class Worker:
             raise self._lost("protocol", "data was sent before it was asked for")
         self._write(encode(header, arrays), end)
 
-    def _answer_to(self, nonce: str, file: str, end: float, *, is_last: bool) -> Arrays:
-        seconds = end - time.monotonic()
+    def _answer_to(self, nonce: str, file: str, end: float, seconds: float, *, is_last: bool) -> Arrays:
         reader = FrameReader()
         while reader.wanted:
             if not self._wait(end):
-                raise self._lost("timeout", f"no answer within {seconds:.3g} seconds")
+                raise self._lost("timeout", f"no answer within {seconds:g} seconds")
             data = self._receive(min(reader.wanted, 1 << 20))
             try:
                 reader.feed(data)

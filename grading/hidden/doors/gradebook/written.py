@@ -6,7 +6,6 @@ in neither has the empty notebook, which can be marked. It is never run, and `nb
 
 from __future__ import annotations
 
-import re
 import shutil
 import warnings
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ from grading.hidden.doors.gradebook.course import FILES, WRITTEN, Course
 from grading.hidden.intake.inbox import find
 from grading.hidden.reports.files import write_atomically
 from grading.hidden.reports.result import Result
+from grading.pack import pictures_in
 from grading.rubric import Rubric
 
 NOTEBOOK = f"{WRITTEN}.ipynb"
@@ -39,8 +39,7 @@ class HandedIn:
 @cache
 def pictures() -> tuple[str, ...]:
     """The pictures that the notebook asks for."""
-    text = (FILES / NOTEBOOK).read_text(encoding="utf-8")
-    return tuple(dict.fromkeys(re.findall(r"\]\((figures/[\w.-]+\.png)\)", text)))
+    return pictures_in((FILES / NOTEBOOK).read_text(encoding="utf-8"))
 
 
 def written_parts(
