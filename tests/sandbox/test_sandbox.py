@@ -8,6 +8,7 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from grading.hidden.sandbox.confinement import (
     seccomp_filter,
 )
 from grading.hidden.sandbox.surroundings import Surroundings
+from harness import ROOT
 
 VERSION = landlock_version()
 UNSUPPORTED = errno.errorcode[errno.EOPNOTSUPP]
@@ -142,6 +144,33 @@ def test_nothing_of_a_user_is_left_not_even_what_ends_everything_else(monkeypatc
         os.waitpid(pid, 0)
         pytest.fail("it is still there")
     assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there are no such names")
+def test_no_two_workers_on_a_machine_have_the_same_seat(monkeypatch):
+    """Whichever run they are of: as root the seat is the user, and what ends all of a user must not end another's."""
+    name = f"\0test-{os.getpid()}-"  # other tests take seats meanwhile
+    monkeypatch.setattr(confinement, "_SEAT_NAME", name)
+    ask = f"from grading.hidden.sandbox import confinement; confinement._SEAT_NAME = {name!r}; "
+    ask += "seat, held = confinement.claim_seat(); print(seat, flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", ask], text=True, cwd=ROOT, **pipes) as other:
+        theirs = int(other.stdout.readline())
+        held = [confinement.claim_seat() for _ in range(3)]
+        assert (theirs, *(seat for seat, _ in held)) == (0, 1, 2, 3)
+        other.kill()
+        other.wait()
+    held.append(confinement.claim_seat())
+    assert held[-1][0] == theirs, "a seat whose process was killed is free"
+    for _, holder in held:
+        holder.close()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there are no such names")
+def test_seats_run_out(monkeypatch):
+    monkeypatch.setattr(confinement, "USERS", 0)
+    with pytest.raises(SandboxError, match="all 0 seats"):
+        confinement.claim_seat()
 
 
 def test_filters_that_are_forbidden_are_told(monkeypatch):

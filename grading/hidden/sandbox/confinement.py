@@ -22,6 +22,7 @@ import ctypes
 import errno
 import os
 import signal
+import socket
 import struct
 import sys
 import tempfile
@@ -36,7 +37,9 @@ FILE_SIZE = 128 << 10  # bytes of one written file
 OPEN_FILES = 128
 PROCESSES = 32  # threads of one worker, as root; of the user beyond those that run already, otherwise
 FIRST_UID = 60_100  # as root: the worker in seat i runs as user FIRST_UID + i, of which there is none
+USERS = 1000  # of all runs on this machine: after them come ids that a system gives out
 _SWEEPER = FIRST_UID - 1  # nobody either
+_SEAT_NAME = "\0hw3-grading-seat-"  # of a socket without a file
 
 CHANNEL = 3  # the descriptor on which a child speaks with the judge
 
@@ -400,6 +403,24 @@ def _check_another_user(readable: list[Path]) -> None:
     problems = {1: "root cannot become another user", 2: "another user cannot read the interpreter or its packages"}
     if (code := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])) != 0:
         raise SandboxError(f"user: {problems.get(code, 'it could not be tried')}")
+
+
+def claim_seat() -> tuple[int, socket.socket]:
+    """A seat that no other worker on this machine has, and what holds it until it is closed.
+
+    Two runs as root would else have the same users, of whom each ends the processes and counts the threads. What holds
+    a seat is a name in the kernel, which ends with its process, however that ends. Raises SandboxError if none is free.
+    """
+    for seat in range(USERS):
+        holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            if sys.platform.startswith("linux"):  # elsewhere there are neither such names nor users of our own
+                holder.bind(f"{_SEAT_NAME}{seat}")
+        except OSError:
+            holder.close()
+            continue
+        return seat, holder
+    raise SandboxError(f"user: all {USERS} seats for workers on this machine are taken")
 
 
 def end_all_of(seat: int) -> None:

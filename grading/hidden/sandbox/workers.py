@@ -28,6 +28,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from grading.hidden.sandbox.confinement import (
     FIRST_UID,
     TRUNCATION,
     SandboxError,
+    claim_seat,
     landlock_version,
     seccomp_filter,
 )
@@ -89,6 +91,15 @@ class Failed(Exception):
 # -- the zygote ---------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Seat:
+    """A worker's place: the slot that it counts for, its number among all on this machine, and what holds that."""
+
+    slot: int
+    number: int
+    holder: socket.socket
+
+
 class Zygote:
     """A running zygote. Several threads may ask it for workers.
 
@@ -101,7 +112,7 @@ class Zygote:
     def __init__(self, folder: Path, *, enforced: bool, as_nobody: bool = False, unseen: Sequence[Path] = ()) -> None:
         self.folder, self.enforced, self.as_nobody = folder, enforced, as_nobody
         self._lock = threading.Lock()
-        self._seats, self._taken = threading.Condition(), set[int]()
+        self._seats, self._taken = threading.Condition(), Counter[int]()  # how many of each slot
         self._reapers = set[threading.Thread]()
         try:
             # From nobody, files are protected by their permissions, from being cut as well.
@@ -176,15 +187,14 @@ class Zygote:
 
     # -- the places of workers
 
-    def take_seat(self, slot: int) -> int | None:
-        """A number that no other worker has, for one of this slot's; None if none becomes free."""
-        own = range(slot * SEATS, (slot + 1) * SEATS)
+    def take_seat(self, slot: int) -> Seat | None:
+        """A place for one more of this slot's; None if none becomes free. Raises SandboxError without a user for it."""
         with self._seats:
-            if not self._seats.wait_for(lambda: not self._taken.issuperset(own), GREETING_SECONDS):
+            if not self._seats.wait_for(lambda: self._taken[slot] < SEATS, GREETING_SECONDS):
                 return None
-            seat = next(seat for seat in own if seat not in self._taken)
-            self._taken.add(seat)
-            return seat
+            number, holder = claim_seat()
+            self._taken[slot] += 1
+            return Seat(slot, number, holder)
 
     def reap(self, pid: int, seconds: float = math.inf) -> int | None:
         """The exit status of a worker, or minus the signal's number; None if it runs for longer. Raises ZygoteLost.
@@ -197,7 +207,7 @@ class Zygote:
             pause = min(2 * pause, 0.05)
         return status
 
-    def leave_behind(self, seat: int, box: Path, pid: int | None) -> None:
+    def leave_behind(self, seat: Seat, box: Path, pid: int | None) -> None:
         """Kill a worker, if it has not been reaped. That it has ended, and its box is gone, is seen to beside all else.
 
         Raises ZygoteLost.
@@ -210,13 +220,14 @@ class Zygote:
             self._reapers.add(reaper)
             reaper.start()
 
-    def _see_to(self, seat: int, box: Path, pid: int | None) -> None:
+    def _see_to(self, seat: Seat, box: Path, pid: int | None) -> None:
         with contextlib.suppress(ZygoteLost):  # whose end has killed it, too
             if pid is not None:
                 self.reap(pid)
         shutil.rmtree(box, ignore_errors=True)  # without a sandbox there can be anything; it goes with the run
+        seat.holder.close()
         with self._seats:
-            self._taken.discard(seat)
+            self._taken[seat.slot] -= 1
             self._seats.notify_all()
         self._reapers.discard(threading.current_thread())
 
@@ -265,7 +276,10 @@ class Worker:
         self._ahead = deque[tuple[str, str]]()  # file and nonce of each call without an answer
         self.pid: int | None
         self._lines = {file: content.count(b"\n") + 1 for file, content in files.items()}
-        seat = zygote.take_seat(slot)
+        try:
+            seat = zygote.take_seat(slot)
+        except SandboxError as error:
+            raise WorkerLost("start", str(error)) from None
         if seat is None:
             raise WorkerLost("start", "an earlier one does not end")
         self._seat, self.pid = seat, None
@@ -277,9 +291,9 @@ class Worker:
         self._pipe, output = os.pipe()
         self._channel.setblocking(False)
         os.set_blocking(self._pipe, False)
-        request = {"seat": seat, "code": str(code), "scratch": str(scratch), "cpu_seconds": cpu_seconds}
+        request = {"seat": seat.number, "code": str(code), "scratch": str(scratch), "cpu_seconds": cpu_seconds}
         try:
-            user = FIRST_UID + seat if zygote.enforced or zygote.as_nobody else None
+            user = FIRST_UID + seat.number if zygote.enforced or zygote.as_nobody else None
             _write_box(code, scratch, files, user, mode=0o755 if zygote.as_nobody else 0o700)
             self.pid = zygote.ask({"fork": request}, [theirs.fileno(), output])["pid"]
         except BaseException:
