@@ -104,7 +104,7 @@ class Lab:
         num, scale = (WITHOUT_TEXT, None) if labels is None else (len(labels), guidance)
         # Read anew each time: what is trained meanwhile is drawn from.
         model = load_image_model(self.path(kind), self.device, import_module, scale, kind=kind, dataset=self.dataset)
-        n_steps = int(steps) if sampler == "ddim" else model.timesteps
+        n_steps = model.timesteps if sampler == "ddpm" else int(steps)
         if n_steps > model.timesteps:
             raise UsageError(f"{n_steps} steps are outside 1 to {model.timesteps}")
         options: dict[str, Any] = {"labels": labels, "sampler": sampler, "steps": n_steps, "eta": eta}
@@ -191,7 +191,7 @@ def build(lab: Lab) -> gr.Blocks:
                 button = gr.Button("Draw", variant="primary", scale=1)
             with gr.Row():
                 kind = gr.Radio(drawing, value=[*there, *drawing][0], label="model", scale=4)
-                sampler = gr.Radio(["ddim", "ddpm"], value="ddim", label="sampler", scale=2)
+                sampler = gr.Radio(["ddim", "dpm", "ddpm"], value="ddim", label="sampler", scale=2)
                 seed = gr.Number(0, precision=0, minimum=0, label="seed", scale=1)
             with gr.Row():
                 guidance = gr.Slider(0, 10, 2, step=0.1, label="guidance")
@@ -200,7 +200,11 @@ def build(lab: Lab) -> gr.Blocks:
             said = line(elem_id="drawn")
             images, way = gr.HTML(elem_id="images"), gr.HTML(elem_id="way")
             gr.on([page.load, kind.change], told(lab.settings, said), kind, [text, guidance, steps, said])
-            sampler.change(lambda name: [gr.update(interactive=name == "ddim")] * 2, sampler, [steps, eta])
+            sampler.change(
+                lambda name: [gr.update(interactive=name != "ddpm"), gr.update(interactive=name == "ddim")],
+                sampler,
+                [steps, eta],
+            )
             chosen, shown = [kind, text, guidance, sampler, steps, eta, seed], [images, way, said]
             gr.on([button.click, text.submit], told(lab.draw, said), chosen, shown, show_progress="hidden")
         with gr.Tab("Add noise"):

@@ -5,6 +5,7 @@ examples:
   python sample.py result/tiny_sd/tiny_sd_latest.pt --labels 4,2 --num 2 --out forty-two.png
   python sample.py result/tiny_sd/tiny_sd_latest.pt --labels all --num 1000 --out samples.npz
   python sample.py result/latent_diffusion/latent_diffusion_latest.pt --out samples.gif
+  python sample.py result/diffusion/diffusion_latest.pt --sampler dpm --steps 15 --out quick.png
 
 .png: a grid.  .gif: the true reverse trajectory, from noise to sample.  .npz: `images` uint8 (N, H, W), or
 (N, H, W, C) in colour, and `labels` int64 (N,) if the model takes labels.
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from HW3.clip import NUM_CLASSES
-from HW3.generate import draw, load_image_model
+from HW3.generate import DPM_STEPS, SAMPLERS, draw, load_image_model
 from HW3.plumbing.cli import Parser, add_device, at_least, between, run_main
 from HW3.plumbing.device import pick_device
 from HW3.plumbing.errors import UsageError
@@ -49,8 +50,12 @@ def main() -> None:
     parser.add_argument("--num", type=at_least(1), default=64, help="how many images")
     parser.add_argument("--labels", help="tiny_sd: what to draw, e.g. 4,2, repeated up to --num; by default all")
     parser.add_argument("--guidance-scale", type=between(0, 100), help="tiny_sd: by default as in training")
-    parser.add_argument("--sampler", choices=("ddpm", "ddim"), help="by default ddim; ddpm takes all T steps")
-    parser.add_argument("--steps", type=at_least(1), help="ddim: network calls per image; by default as in training")
+    parser.add_argument(
+        "--sampler", choices=SAMPLERS, help="by default ddim; ddpm takes all T steps, dpm (DPM-Solver++) few"
+    )
+    parser.add_argument(
+        "--steps", type=at_least(1), help=f"network calls per image; ddim: as in training, dpm: {DPM_STEPS}"
+    )
     parser.add_argument("--ddim-eta", type=between(0, 1), help="ddim: noise per step; by default 0")
     parser.add_argument("--seed", type=at_least(0), default=0, help="the same seed draws the same images")
     add_device(parser)
@@ -64,7 +69,9 @@ def main() -> None:
     if model.diffusion is None and (args.sampler or args.steps or args.ddim_eta is not None or suffix == ".gif"):
         raise UsageError(f"{args.ckpt} is a VAE, which draws in one step: no --sampler, --steps, --ddim-eta or .gif")
     if args.sampler == "ddpm" and (args.steps or args.ddim_eta is not None):
-        raise UsageError("--steps and --ddim-eta belong to --sampler ddim; ddpm takes every step")
+        raise UsageError("--steps and --ddim-eta belong to other samplers; ddpm takes every step")
+    if args.sampler == "dpm" and args.ddim_eta is not None:
+        raise UsageError("--ddim-eta belongs to --sampler ddim; dpm adds no noise")
     if args.steps and args.steps > model.timesteps:
         raise UsageError(f"--steps {args.steps} is outside 1 to {model.timesteps}")
     if args.labels and model.texts is None:

@@ -36,6 +36,8 @@ QUICK = {
     "ema": 0.99,
     "sample_every": 0,
 }
+# Ho et al. 2020: the network predicts the noise, on a linear schedule.
+PAPER = {"prediction": "eps"}
 
 
 def main() -> None:
@@ -49,7 +51,7 @@ def main() -> None:
     group.add_argument(
         "--patch-size", type=at_least(1), default=1, help="fold P x P pixels into one: P^2 times cheaper"
     )
-    args = parse(parser, QUICK)
+    args = parse(parser, QUICK, PAPER)
 
     run = Run("diffusion", "diffusion", args)
     data = load_dataset(args.dataset, args.data_dir, limit=args.limit).to(run.device)

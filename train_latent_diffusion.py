@@ -34,6 +34,8 @@ QUICK = {
     "ema": 0.99,
     "sample_every": 0,
 }
+# Ho et al. 2020: the network predicts the noise, on a linear schedule.
+PAPER = {"prediction": "eps"}
 
 
 def main() -> None:
@@ -44,7 +46,7 @@ def main() -> None:
     add_latent(parser).add_argument(
         "--canonicalize", action="store_true", help="standardise along the principal axes of the latents, to compare"
     )
-    args = parse(parser, QUICK)
+    args = parse(parser, QUICK, PAPER)
 
     run = Run("latent_diffusion", "latent_diffusion", args)
     vae = load_vae(args.vae_ckpt, run.device, args.dataset)

@@ -47,6 +47,8 @@ QUICK = {
     "ema": 0.99,
     "sample_every": 0,
 }
+# Ho et al. 2020: the network predicts the noise, on a linear schedule; and no guidance.
+PAPER = {"prediction": "eps", "guidance_scale": 1.0}
 
 
 class EpsMLPCond(EpsMLP):
@@ -105,7 +107,7 @@ def main() -> None:
     group.add_argument("--embed-dim", type=at_least(1), help="CLIP's embedding size, if you want it checked")
     group.add_argument("--cond-dropout", type=between(0, 1), default=0.1, help="how often training hides the text")
     group.add_argument("--guidance-scale", type=between(0, 100), default=2.0, help="1: none; more: surer, less varied")
-    args = parse(parser, QUICK)
+    args = parse(parser, QUICK, PAPER)
 
     run = Run("tiny_sd", "tiny_sd", args)
     vae = load_vae(args.vae_ckpt, run.device, args.dataset)

@@ -35,6 +35,8 @@ QUICK = {
     "kl_weight": 0.1,
     "sample_every": 0,
 }
+# The evidence lower bound itself, with a Bernoulli decoder as in Kingma & Welling 2014.
+PAPER = {"loss_type": "bce", "kl_weight": 1.0}
 
 
 def main() -> None:
@@ -47,7 +49,7 @@ def main() -> None:
     group.add_argument("--save-recon", action=BooleanOptionalAction, default=True, help="save recon_epoch_XXX.png")
     group.add_argument("--no-cuda", action="store_true", help="the same as --device cpu")
     group.add_argument("--num-workers", type=int, help=SUPPRESS)  # of older commands; nothing needs workers any more
-    args = parse(parser, QUICK)
+    args = parse(parser, QUICK, PAPER)
 
     run = Run("vae", "convae", args)
     data = load_dataset(args.dataset, args.data_dir, limit=args.limit).to(run.device)

@@ -21,6 +21,8 @@ from HW3.Unet import UNet
 from HW3.vae import ConvVAE
 
 CHUNK = 500  # images drawn at once
+SAMPLERS = ("ddpm", "ddim", "dpm")  # all T steps; a part of them; few of them (DPM-Solver++)
+DPM_STEPS = 15
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def draw(
 ) -> tuple[Tensor, Tensor | None]:
     """Draw `num` images (N, C, H, W) in [0, 1], and with frames > 0 their trajectory (F, N, C, H, W).
 
-    labels: (N,) for a model with texts.  sampler: "ddim" | "ddpm"; steps (None: as in training) and eta are DDIM's.
+    labels: (N,) for a model with texts.  sampler: one of SAMPLERS; steps: of DDIM (None: as in training) and of DPM
+    (None: 15).  eta: DDIM's.
     on_frame: called with each frame of the trajectory as soon as it is there, (N, C, H, W) in [0, 1].
     """
     source = torch.Generator(device).manual_seed(seed)
@@ -153,13 +156,19 @@ def draw(
         if model.diffusion is None:
             images.append(model.decode(torch.randn(n, *(model.shape or ()), generator=source, device=device)))
             continue
-        n_steps = model.timesteps if sampler == "ddpm" else steps or model.steps
+        n_steps = {
+            "ddpm": model.timesteps,
+            "ddim": steps or model.steps,
+            "dpm": steps or min(DPM_STEPS, model.timesteps),
+        }[sampler]
         kept = Frames(frames, n_steps, model.decode, on_frame)
         cond = model.texts[labels[start : start + n]] if model.texts is not None and labels is not None else None
         common: dict[str, Any] = {"cond": cond, "shape": model.shape, "generator": source}
         common |= {"on_state": kept.take if frames else None, "progress": progress}
         if sampler == "ddpm":
             x = model.diffusion.sample_ddpm(n, device, **common)
+        elif sampler == "dpm":
+            x = model.diffusion.sample_dpm(n, device, n_steps, **common)
         else:
             x = model.diffusion.sample_ddim(n, device, n_steps, eta, **common)
         if frames:

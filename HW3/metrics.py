@@ -65,9 +65,11 @@ def bootstrap(statistic: Callable[[Tensor], float], n: int, resamples: int = RES
     statistic: of the items with these indices (n,), some of them repeated.
     The percentiles are moved so that the resamples agree with the statistic on average: repetitions alone make a
     Fréchet distance larger. Where all items agree (all labels right) the interval is empty; up to 3/n of all
-    can then still be otherwise.
+    can then still be otherwise. Without resamples the interval is empty, too.
     """
     value = statistic(torch.arange(n))
+    if resamples == 0:
+        return Estimate(value, value, value)
     source = torch.Generator().manual_seed(0)
     drawn = torch.tensor([statistic(torch.randint(n, (n,), generator=source)) for _ in range(resamples)]).double()
     low, high = (value + drawn.quantile(torch.tensor([0.025, 0.975]).double()) - drawn.mean()).tolist()
@@ -121,7 +123,7 @@ def measure_samples(
     return found
 
 
-def frechet_distance(features: Tensor, reference: Tensor, name: str = "this") -> Estimate:
+def frechet_distance(features: Tensor, reference: Tensor, name: str = "this", resamples: int = RESAMPLES) -> Estimate:
     """Fréchet distance of two sets of features, (N, D) and (M, D). Raises UsageError unless both exceed D."""
     from torchmetrics.image.fid import FrechetInceptionDistance  # seconds to import
 
@@ -139,7 +141,7 @@ def frechet_distance(features: Tensor, reference: Tensor, name: str = "this") ->
         distance.update(features[index].double().cpu(), real=False)
         return max(0.0, distance.compute().item())  # equal sets can give -1e-12
 
-    value, low, high = bootstrap(statistic, n)
+    value, low, high = bootstrap(statistic, n, resamples)
     return Estimate(value, max(0.0, low), high)
 
 

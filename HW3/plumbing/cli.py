@@ -1,4 +1,4 @@
-"""One command line for every script: the shared flags, the `--quick` presets, and the error style.
+"""One command line for every script: the shared flags, the presets, and the error style.
 
 An error that a user can mend (errors.py) ends a script with one line and no traceback.
 """
@@ -127,7 +127,12 @@ def training_parser(
     data.add_argument("--limit", type=at_least(2), help="use only the first N training images")
 
     train = parser.add_argument_group("training")
-    train.add_argument("--quick", action="store_true", help="laptop preset: new defaults that finish in minutes")
+    train.add_argument(
+        "--preset",
+        choices=("quick", "paper"),
+        help="other defaults, that finish in minutes on a laptop; paper: without what was found after the first papers",
+    )
+    train.add_argument("--quick", dest="preset", action="store_const", const="quick", help="the same as --preset quick")
     train.add_argument("--epochs", type=at_least(1), default=epochs, help="passes over the training images")
     train.add_argument("--batch-size", type=at_least(1), default=batch_size, help="images per step, over all processes")
     train.add_argument("--lr", type=between(0, 10), default=lr, help="peak learning rate (short warm-up, cosine decay)")
@@ -199,15 +204,18 @@ def check_agrees(flag: str, given: int | None, found: int, path: Path) -> None:
         raise UsageError(f"{flag} {given} contradicts {path}, which has {found}: leave the flag out or train anew")
 
 
-def parse(parser: Parser, quick: dict[str, Any]) -> argparse.Namespace:
-    """Parse the command line. `--quick` replaces the defaults by `quick`; a flag that is given still wins.
+def parse(parser: Parser, quick: dict[str, Any], paper: dict[str, Any] | None = None) -> argparse.Namespace:
+    """Parse the command line. `--preset` replaces the defaults; a flag that is given still wins.
 
-    A value of `quick` may be a dict by dataset, with "*" for all the others.
+    quick: the defaults of `--preset quick`. A value may be a dict by dataset, with "*" for all the others.
+    paper: what `--preset paper` has otherwise; None for a script that was written before there was one.
     """
     args = parser.parse_args()
-    if args.quick:
-        values = {k: v.get(args.dataset, v["*"]) if isinstance(v, dict) else v for k, v in quick.items()}
-        parser.set_defaults(**values)
+    if args.preset is not None:
+        if args.preset == "paper" and paper is None:
+            parser.error("this script has no --preset paper")
+        values = quick | (paper or {} if args.preset == "paper" else {})
+        parser.set_defaults(**{k: v.get(args.dataset, v["*"]) if isinstance(v, dict) else v for k, v in values.items()})
         args = parser.parse_args()
     if "ddim_steps" in args and args.ddim_steps > args.timesteps:
         parser.error(f"--ddim-steps {args.ddim_steps} is outside 1 to --timesteps {args.timesteps}")

@@ -16,7 +16,8 @@ from HW3.plumbing.errors import UsageError
 _WHERE_AND_HOW_LONG = {
     "resume",
     "overwrite",
-    "quick",
+    "preset",
+    "quick",  # of older checkpoints
     "epochs",
     "out_dir",
     "data_dir",

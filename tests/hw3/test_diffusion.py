@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from HW3.diffusion import DiffusionConfig, GaussianDiffusion, ddim_timesteps
+from HW3.diffusion import DiffusionConfig, GaussianDiffusion, ddim_timesteps, trailing_timesteps
 from HW3.embedding import timestep_embedding
+from HW3.generate import SAMPLERS
 from HW3.schedules import SCHEDULES
 
 HOSTILE = DiffusionConfig(image_size=4, timesteps=8, beta_start=0.05, beta_end=0.6)
@@ -191,8 +192,8 @@ def test_training_draws_every_timestep_and_hands_the_condition_on():
 
 def sample(diffusion, sampler, batch_size=3, shape=(6,), **options):
     options = {"shape": shape, "generator": torch.Generator().manual_seed(7), **options}
-    draw = diffusion.sample_ddpm if sampler == "ddpm" else diffusion.sample_ddim
-    return draw(batch_size, "cpu", **({"steps": 4} if sampler == "ddim" else {}), **options)
+    draw = getattr(diffusion, f"sample_{sampler}")
+    return draw(batch_size, "cpu", **({} if sampler == "ddpm" else {"steps": 4}), **options)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_full_loops_have_not_changed(sampler, prediction, golden):
     )
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_vectors_and_images_agree(sampler):
     diffusion = GaussianDiffusion(TinyNet(), HOSTILE)
     flat = sample(diffusion, sampler, shape=(4,))
@@ -221,18 +222,18 @@ def test_vectors_and_images_agree(sampler):
     torch.testing.assert_close(images.flatten(1), flat)
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 3, 8])
 def test_a_point_mass_oracle_lands_on_its_point(sampler, steps):
     point = torch.tensor([0.5, -2.0, 3.0])
     diffusion = GaussianDiffusion(None, HOSTILE)
     diffusion.model = lambda x, t: diffusion.predict_eps(x, t, point.expand_as(x))
-    options = {"steps": steps} if sampler == "ddim" else {}
-    draw = diffusion.sample_ddpm if sampler == "ddpm" else diffusion.sample_ddim
+    options = {} if sampler == "ddpm" else {"steps": steps}
+    draw = getattr(diffusion, f"sample_{sampler}")
     torch.testing.assert_close(draw(5, "cpu", shape=(3,), **options), point.expand(5, 3), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("sampler", "eta"), [("ddpm", 0.0), ("ddim", 0.0), ("ddim", 1.0)])
+@pytest.mark.parametrize(("sampler", "eta"), [("ddpm", 0.0), ("ddim", 0.0), ("ddim", 1.0), ("dpm", 0.0)])
 def test_a_gaussian_oracle_gives_its_gaussian(sampler, eta):
     """For data N(2, 0.5²) the ideal denoiser is known; many fine steps must reproduce the data's moments."""
     mean, std = 2.0, 0.5
@@ -246,6 +247,8 @@ def test_a_gaussian_oracle_gives_its_gaussian(sampler, eta):
     options = {"shape": (1,), "generator": torch.Generator().manual_seed(0)}
     if sampler == "ddpm":
         x = diffusion.sample_ddpm(20_000, "cpu", **options)
+    elif sampler == "dpm":
+        x = diffusion.sample_dpm(20_000, "cpu", steps=25, **options)
     else:
         x = diffusion.sample_ddim(20_000, "cpu", steps=200, eta=eta, **options)
     assert x.mean().item() == pytest.approx(mean, abs=0.02)
@@ -272,6 +275,56 @@ def test_the_network_sees_every_timestep_once_in_order():
     seen.clear()
     diffusion.sample_ddim(2, "cpu", steps=1, cond=cond, shape=(4,))
     assert seen == [9]
+    seen.clear()
+    diffusion.sample_dpm(2, "cpu", steps=3, cond=cond, shape=(4,))
+    assert seen == [9, 5, 2], "the last step is as long as the others"
+
+
+def test_dpm_needs_fewer_steps_than_ddim():
+    """Of second order: where the exact way is known, twice the steps leave about a quarter of the error and not half."""
+    diffusion = GaussianDiffusion(None, DiffusionConfig(timesteps=1000, schedule="cosine"))
+
+    def ideal(x, t):  # of data N(0, 4): the exact way from x_T ends in twice the noise that it began with
+        ab = diffusion.alpha_bars[t][:, None]
+        return (1 - ab).sqrt() * x / (ab * 4 + 1 - ab)
+
+    diffusion.model = ideal
+    start = torch.randn(50, 1, generator=torch.Generator().manual_seed(0))
+
+    def error(sampler, steps):
+        source = torch.Generator().manual_seed(0)
+        x = getattr(diffusion, f"sample_{sampler}")(50, "cpu", steps, shape=(1,), generator=source)
+        return (x - 2 * start).abs().max().item()
+
+    assert error("dpm", 20) < error("ddim", 20) / 3
+    assert error("dpm", 40) < error("dpm", 20) / 2.5
+    assert error("ddim", 40) > error("ddim", 20) / 2.5
+
+
+def test_the_dpm_step_against_the_papers_formula():
+    """Algorithm 2 of Lu et al. 2022 in its own notation, in float64, with Python's numbers."""
+    diffusion = GaussianDiffusion(TinyNet(), HOSTILE)
+    states = []
+    sample(diffusion, "dpm", on_state=states.append)
+    alpha, sigma = (
+        [v.item() for v in table.double()]
+        for table in (diffusion.alpha_bars.double().sqrt(), (1 - diffusion.alpha_bars.double()).sqrt())
+    )
+    lam = [math.log(a / s) for a, s in zip(alpha, sigma)]
+    ts, x0 = [7, 5, 3, 1], []
+    for i, x in enumerate(states[:-1]):
+        t = torch.full((len(x),), ts[i])
+        x0.append(diffusion.predict_x0(x, t, diffusion.model_eps(x, t)))
+    for i in range(3):
+        now, then = ts[i], ts[i + 1]
+        h = lam[then] - lam[now]
+        data = x0[i]
+        if i > 0:
+            r = (lam[now] - lam[ts[i - 1]]) / h
+            data = (1 + 1 / (2 * r)) * x0[i] - 1 / (2 * r) * x0[i - 1]
+        expected = sigma[then] / sigma[now] * states[i] - alpha[then] * (math.exp(-h) - 1) * data
+        torch.testing.assert_close(states[i + 1], expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(states[-1], x0[-1], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("timesteps", [1, 2, 10, 1000])
@@ -290,6 +343,18 @@ def test_ddim_steps_outside_the_process_are_refused(steps):
         GaussianDiffusion(TinyNet(), HOSTILE).sample_ddim(1, "cpu", steps=steps)
 
 
+@pytest.mark.parametrize("timesteps", [1, 2, 10, 1000])
+def test_dpm_grids_are_ends_of_equal_parts(timesteps):
+    for steps in {1, 2, min(7, timesteps), timesteps} & set(range(1, timesteps + 1)):
+        grid = trailing_timesteps(timesteps, steps)
+        lengths = {a - b for a, b in zip(grid, [*grid[1:], -1])}
+        assert grid[0] == timesteps - 1
+        assert len(grid) == steps
+        assert max(lengths) - min(lengths) <= 1
+    with pytest.raises(ValueError, match=f"1 to {timesteps}"):
+        trailing_timesteps(timesteps, timesteps + 1)
+
+
 def test_images_are_clipped_and_latents_are_not():
     def far(x, t):  # an estimate of x_0 far outside [-1, 1]
         return -5 * torch.ones_like(x)
@@ -301,7 +366,7 @@ def test_images_are_clipped_and_latents_are_not():
     assert diffusion.sample_ddim(2, "cpu", steps=4).shape == (2, 1, 4, 4)
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_trajectories_start_at_noise_and_end_at_the_sample(sampler):
     diffusion = GaussianDiffusion(TinyNet(), HOSTILE)
     states = []

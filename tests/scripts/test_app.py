@@ -97,7 +97,7 @@ def test_what_is_no_digit(text, says, lab):
 
 
 @pytest.mark.parametrize("kind", ["tiny_sd", "latent_diffusion", "diffusion"])
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm"])
 def test_drawing_shows_the_way_and_ends_with_what_sample_draws(kind, sampler, lab):
     shown = drawing(lab, kind, sampler=sampler)
     labels = torch.tensor([3, 7]) if kind == "tiny_sd" else None
@@ -105,17 +105,26 @@ def test_drawing_shows_the_way_and_ends_with_what_sample_draws(kind, sampler, la
     num = 8 if labels is None else 2
     images, _ = draw(model, num, CPU, labels=labels, sampler=sampler, steps=4)
     *frames, end = shown
-    assert len(frames) == (5 if sampler == "ddim" else 21)  # the noise, and the state after every step
+    assert len(frames) == (21 if sampler == "ddpm" else 5)  # the noise, and the state after every step
     assert pixels(frames[-1][0]).tobytes() == Image.open(io.BytesIO(grid_png(images, columns=num, scale=4))).tobytes()
     assert len({frame[0] for frame in frames}) == len(frames)
     assert pixels(frames[-1][1]).height == 2 * (34 * num + 2)  # a row per image
-    assert end[2] == f"{'3 7' if labels is not None else '8 pictures'}: {4 if sampler == 'ddim' else 20} steps of " + (
+    assert end[2] == f"{'3 7' if labels is not None else '8 pictures'}: {20 if sampler == 'ddpm' else 4} steps of " + (
         sampler.upper()
     )
 
 
 def test_every_setting_matters(lab):
-    changes = ({}, {"text": "3 8"}, {"guidance": 9}, {"sampler": "ddpm"}, {"steps": 9}, {"eta": 1}, {"seed": 1})
+    changes = (
+        {},
+        {"text": "3 8"},
+        {"guidance": 9},
+        {"sampler": "ddpm"},
+        {"sampler": "dpm"},
+        {"steps": 9},
+        {"eta": 1},
+        {"seed": 1},
+    )
     ends = [drawing(lab, **change)[-2][0] for change in changes]
     assert len(set(ends)) == len(ends)
     assert drawing(lab)[-2][0] == ends[0]

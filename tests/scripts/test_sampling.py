@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from harness import assert_one_line, assert_succeeds, load, run_here
-from HW3.generate import load_image_model
+from HW3.generate import SAMPLERS, load_image_model
 from sample import parse_labels
 
 DRAWING = ("vae", "diffusion", "latent_diffusion", "tiny_sd")
@@ -57,7 +57,7 @@ def test_png_is_a_grid(tiny, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", DIFFUSING)
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_gif_is_the_true_trajectory(lively, tmp_path, kind, sampler):
     common = (lively(kind), "--num", 4, "--sampler", sampler)
     assert_succeeds(sample(*common, "--out", tmp_path / "x.gif"))
@@ -83,7 +83,14 @@ def test_seed_decides(tiny, tmp_path, kind):
 def test_labels_steps_sampler_and_eta_matter(lively, tmp_path):
     common = (lively("tiny_sd"), "--num", 6, "--labels", "4,2", "--out", tmp_path / "x.npz")
     drawn = []
-    for flags in ((), ("--steps", 7), ("--ddim-eta", 1), ("--sampler", "ddpm")):
+    for flags in (
+        (),
+        ("--steps", 7),
+        ("--ddim-eta", 1),
+        ("--sampler", "ddpm"),
+        ("--sampler", "dpm"),
+        ("--sampler", "dpm", "--steps", 7),
+    ):
         assert_succeeds(sample(*common, *flags))
         with np.load(tmp_path / "x.npz") as arrays:
             assert arrays["labels"].tolist() == [4, 2, 4, 2, 4, 2]
@@ -119,7 +126,8 @@ def test_labels_are_parsed():
         ("tiny_sd", ("--labels", "-1"), "0 to 9"),
         ("tiny_sd", ("--labels", "three"), "--labels three"),
         ("tiny_sd", ("--steps", "21"), "1 to 20"),
-        ("tiny_sd", ("--sampler", "ddpm", "--steps", "5"), "--sampler ddim"),
+        ("tiny_sd", ("--sampler", "ddpm", "--steps", "5"), "ddpm takes every step"),
+        ("tiny_sd", ("--sampler", "dpm", "--ddim-eta", "1"), "dpm adds no noise"),
         ("diffusion", ("--labels", "3"), "takes no labels"),
         ("diffusion", ("--guidance-scale", "2"), "tiny_sd"),
         ("diffusion", ("--out", "x.jpg"), ".npz, .png or .gif"),

@@ -28,6 +28,8 @@ from harness import (
     run_script,
     script,
 )
+from HW3.plumbing.cli import parse, training_parser
+from HW3.plumbing.errors import UsageError
 
 # What two epochs leave with a picture after each.
 FILES = {
@@ -209,6 +211,32 @@ def test_quick_changes_defaults_and_never_what_was_asked_for(kind, monkeypatch):
     assert quick.epochs < plain.epochs
     assert (asked.epochs, asked.sample_every) == (40, 5)  # given, and equal to the plain defaults
     assert vars(asked) == {**vars(quick), "epochs": 40, "sample_every": 5}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_presets_differ_in_what_the_papers_came_with(kind, monkeypatch):
+    quick, paper = (vars(parsed(monkeypatch, kind, "--preset", name)) for name in ("quick", "paper"))
+    assert quick == vars(parsed(monkeypatch, kind, "--quick"))
+    differing = {name: value for name, value in paper.items() if value != quick[name] and name != "preset"}
+    plain = {"prediction": "eps", "schedule": "linear"}
+    assert (
+        differing
+        == {
+            "vae": {"kl_weight": 1.0},
+            "clip": {},
+            "diffusion": plain,
+            "latent_diffusion": plain,
+            "tiny_sd": plain | {"guidance_scale": 1.0},
+        }[kind]
+    )
+
+
+def test_a_script_without_the_preset_says_so(monkeypatch):
+    """As one that a student began with before there was one."""
+    monkeypatch.setattr(sys, "argv", ["train_old.py", "--preset", "paper"])
+    options = {"out_dir": "x", "epochs": 1, "batch_size": 1, "lr": 0.1, "ema": 0.0, "sample_every": 0}
+    with pytest.raises(UsageError, match="has no --preset paper"):
+        parse(training_parser("an old script", **options), {"epochs": 2})
 
 
 def test_quick_depends_on_the_dataset(monkeypatch):
