@@ -46,8 +46,7 @@ LATEST = {
     "tiny_sd": "tiny_sd_latest.pt",
     "diffusion": "diffusion_latest.pt",
 }
-NEEDS = {"latent_diffusion": ("vae",), "tiny_sd": ("vae", "clip")}
-CHAIN = ("vae", "clip", "tiny_sd")  # whose CPU time is counted together
+NEEDS: dict[str, tuple[str, ...]] = {"latent_diffusion": ("vae",), "tiny_sd": ("vae", "clip")}
 SECOND_JUDGE_SEED = 1
 
 
@@ -58,6 +57,12 @@ class Lever:
     flags: dict[str, str] = field(default_factory=dict)
     guidance: float | None = None
     drawing: dict[str, object] = field(default_factory=dict)
+
+    def moves(self, stage: str) -> bool:
+        """Whether it changes what comes out of a stage."""
+        if any(part in self.flags for part in (stage, *NEEDS.get(stage, ()))):
+            return True
+        return (stage == "tiny_sd" and self.guidance is not None) or (stage != "vae" and bool(self.drawing))
 
 
 # One at a time, each against the first. `--preset paper` is all of its own at once.
@@ -80,7 +85,7 @@ LEVERS = {
     "DPM-Solver++, 15 steps": Lever(drawing={"steps": 15, "sampler": "dpm"}),
     "DPM-Solver++, 10 steps": Lever(drawing={"steps": 10, "sampler": "dpm"}),
 }
-SMOKE = ("--quick", "guidance 1", "VAE: KL weight 1")
+SMOKE = ("--quick", "guidance 1")
 
 
 # -- training ---------------------------------------------------------------------------------------------
@@ -237,6 +242,12 @@ def table(stage: str, rows: dict[str, list[dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
+def real_images(judges: Judges) -> str:
+    """What test images get, of which the ratios are multiples."""
+    both = (f"{judges.real['frechet_distance']:.1f}", f"{judges.real['second_frechet_distance']:.1f}")
+    return f"{judges.num} test images: Fréchet distance {' and '.join(both)}, judge and second judge"
+
+
 def cell(values: list[float], digits: int) -> str:
     """`9.3 (8.8–9.9)`"""
     spread = f" ({min(values):.{digits}f}–{max(values):.{digits}f})" if len(values) > 1 else ""
@@ -264,9 +275,12 @@ def main() -> None:
     judges = Judges(runs, args.num)
     found: dict[str, dict[str, list[dict[str, float]]]] = {stage: {} for stage in args.stages}
     for name in args.levers:
+        lever = LEVERS[name]
+        moved = [stage for stage in args.stages if lever == Lever() or lever.moves(stage)]
         for seed in args.seeds:
-            for stage, metrics in measure(runs, judges, LEVERS[name], seed, args.stages).items():
+            for stage, metrics in measure(runs, judges, lever, seed, moved).items():
                 found[stage].setdefault(name, []).append(metrics)
+    print(f"\n{real_images(judges)}")
     for stage, rows in found.items():
         print(f"\n{table(stage, rows)}", flush=True)
     if args.json:

@@ -281,7 +281,7 @@ def test_the_network_sees_every_timestep_once_in_order():
 
 
 def test_dpm_needs_fewer_steps_than_ddim():
-    """Of second order: where the exact way is known, twice the steps leave about a quarter of the error and not half."""
+    """Of second order: where the exact way is known, twice the steps leave about a quarter of the error."""
     diffusion = GaussianDiffusion(None, DiffusionConfig(timesteps=1000, schedule="cosine"))
 
     def ideal(x, t):  # of data N(0, 4): the exact way from x_T ends in twice the noise that it began with
