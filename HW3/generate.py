@@ -52,13 +52,15 @@ def load_image_model(
     import_script: Callable[[str], ModuleType],
     guidance_scale: float | None = None,
     *,
+    guidance_until: float | None = None,
     kind: str | None = None,
     dataset: str | None = None,
 ) -> ImageModel:
     """Rebuild the model in a checkpoint. Raises UsageError for one that cannot draw.
 
     import_script: imports `train_tiny_sd`, which defines the conditional network; called for its checkpoints only.
-    guidance_scale: tiny_sd only; None for that of training.  kind, dataset: what it must be; None for any.
+    guidance_scale, guidance_until: tiny_sd only; None for those of training.
+    kind, dataset: what it must be; None for any.
     """
     checkpoint = load_checkpoint(path, kind, device)
     if dataset is not None:
@@ -66,8 +68,9 @@ def load_image_model(
     kind, config, extra, args = (checkpoint[key] for key in ("kind", "config", "extra", "args"))
     if kind == "clip":
         raise UsageError(f"{path} is a CLIP model, which compares images and draws none; evaluate.py measures it")
-    if guidance_scale is not None and kind != "tiny_sd":
-        raise UsageError(f"--guidance-scale needs a tiny_sd checkpoint, and {path} holds a {kind} model")
+    for flag, value in {"--guidance-scale": guidance_scale, "--guidance-until": guidance_until}.items():
+        if value is not None and kind != "tiny_sd":
+            raise UsageError(f"{flag} needs a tiny_sd checkpoint, and {path} holds a {kind} model")
     if kind == "vae":
         vae = _built(ConvVAE(**config), checkpoint, path, device)
         return ImageModel(vae.decode, (vae.latent_dim,))
@@ -88,7 +91,10 @@ def load_image_model(
     else:
         script = import_script(TRAINED_BY[kind].removesuffix(".py"))
         net = _built(script.EpsMLPCond(**config["net"]), checkpoint, path, device)
-        net = script.GuidedModel(net, args["guidance_scale"] if guidance_scale is None else guidance_scale)
+        scale = args["guidance_scale"] if guidance_scale is None else guidance_scale
+        until = args.get("guidance_until", 1.0) if guidance_until is None else guidance_until
+        limits = () if until == 1 else (until * process.timesteps,)  # older scripts know none
+        net = script.GuidedModel(net, scale, *limits)
         texts = text_conditions(unembed(SimpleCLIP, extra["clip"], path, device))
     diffusion = GaussianDiffusion(net, process).to(device)
     return ImageModel(

@@ -55,7 +55,7 @@ class Lever:
     """What is moved: flags of training scripts by stage, and how tiny SD and latent diffusion are drawn."""
 
     flags: dict[str, str] = field(default_factory=dict)
-    guidance: float | None = None
+    guidance: tuple[float, float] | None = None  # its scale, and until which part of T
     drawing: dict[str, object] = field(default_factory=dict)
 
     def moves(self, stage: str) -> bool:
@@ -74,12 +74,13 @@ LEVERS = {
     "VAE: no averaged weights": Lever({"vae": "--ema 0"}),
     "eps, linear schedule": Lever({stage: "--prediction eps" for stage in ("latent_diffusion", "tiny_sd")}),
     "no averaged weights": Lever({stage: "--ema 0" for stage in ("latent_diffusion", "tiny_sd")}),
-    "text never hidden": Lever({"tiny_sd": "--cond-dropout 0"}, guidance=1.0),
-    "guidance 1": Lever(guidance=1.0),
-    "guidance 1.25": Lever(guidance=1.25),
-    "guidance 1.5": Lever(guidance=1.5),
-    "guidance 2": Lever(guidance=2.0),
-    "guidance 3": Lever(guidance=3.0),
+    "text never hidden": Lever({"tiny_sd": "--cond-dropout 0"}, guidance=(1, 1)),
+    "guidance 1": Lever(guidance=(1, 1)),
+    "guidance 1.25": Lever(guidance=(1.25, 1)),
+    "guidance 1.5": Lever(guidance=(1.5, 1)),
+    "guidance 2": Lever(guidance=(2, 1)),
+    "guidance 3": Lever(guidance=(3, 1)),
+    "guidance 1.5 below 0.7 T": Lever(guidance=(1.5, 0.7)),
     "DDIM, 200 steps": Lever(drawing={"steps": 200}),
     "DDIM, 15 steps": Lever(drawing={"steps": 15}),
     "DPM-Solver++, 15 steps": Lever(drawing={"steps": 15, "sampler": "dpm"}),
@@ -184,8 +185,8 @@ def measure(runs: Runs, judges: Judges, lever: Lever, seed: int, stages: Sequenc
             asked: Tensor | None = labels
         else:
             asked = torch.arange(judges.num) % NUM_CLASSES if stage == "tiny_sd" else None
-            scale = lever.guidance if stage == "tiny_sd" else None
-            model = load_image_model(path, CPU, import_module, scale)
+            scale, until = lever.guidance if lever.guidance and stage == "tiny_sd" else (None, None)
+            model = load_image_model(path, CPU, import_module, scale, guidance_until=until)
             drawn, _ = draw(model, judges.num, CPU, labels=asked, seed=seed, progress=True, **lever.drawing)
         found[stage] = judges.measure(drawn, asked) | {"cpu_seconds": sum(seconds.values())}
         for name in judges.judges:

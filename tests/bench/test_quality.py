@@ -28,7 +28,7 @@ def test_a_stage_is_trained_once_for_all_levers_that_leave_it_alone(tmp_path):
     base, cost = runs.train("tiny_sd", Lever(), 42)
     assert [command[0] for command in runs.commands] == ["train_vae.py", "train_clip.py", "train_tiny_sd.py"]
     assert cost == {"vae": 10, "clip": 10, "tiny_sd": 10}, "the whole chain is counted"
-    assert runs.train("tiny_sd", Lever(guidance=3.0), 42)[0] == base
+    assert runs.train("tiny_sd", Lever(guidance=(3, 1)), 42)[0] == base
     assert len(runs.commands) == 3
     other, _ = runs.train("tiny_sd", Lever({"vae": "--kl-weight 1"}), 42)
     assert [command[0] for command in runs.commands[3:]] == ["train_vae.py", "train_tiny_sd.py"], "in other latents"
@@ -53,7 +53,7 @@ def test_levers_move_what_they_are_about():
         "latent_diffusion",
         "tiny_sd",
     ]
-    assert [stage for stage in TABLES if Lever(guidance=1.0).moves(stage)] == ["tiny_sd"]
+    assert [stage for stage in TABLES if Lever(guidance=(1, 1)).moves(stage)] == ["tiny_sd"]
     assert not Lever(drawing={"steps": 10}).moves("vae")
 
 

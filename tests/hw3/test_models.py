@@ -205,6 +205,9 @@ def test_guided_model_compares_the_text_with_no_text():
     x, t, cond = torch.randn(4, 6), torch.arange(4), torch.randn(4, 3)
     want = guided_eps(net(x, t, cond), net(x, t, torch.zeros_like(cond)), 3.0)
     torch.testing.assert_close(GuidedModel(net, 3.0)(x, t, cond), want)
+    below = GuidedModel(net, 3.0, until=2)(x, t, cond)
+    torch.testing.assert_close(below[:2], want[:2])
+    torch.testing.assert_close(below[2:], net(x, t, cond)[2:], msg="from t = 2 on as without guidance")
 
 
 def test_text_conditions_have_unit_variance():

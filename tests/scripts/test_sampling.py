@@ -1,12 +1,14 @@
 """sample.py, on one tiny checkpoint of every kind."""
 
 from importlib import import_module
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import train_tiny_sd
 from harness import assert_one_line, assert_succeeds, load, run_here
 from HW3.generate import SAMPLERS, load_image_model
 from sample import parse_labels
@@ -102,6 +104,19 @@ def test_guidance_is_the_flag_or_that_of_training(tiny):
     path, cpu = tiny.checkpoint("tiny_sd"), torch.device("cpu")
     assert load_image_model(path, cpu, import_module).diffusion.model.scale == load(path)["args"]["guidance_scale"]
     assert load_image_model(path, cpu, import_module, 9.0).diffusion.model.scale == 9
+    assert load_image_model(path, cpu, import_module, guidance_until=0.5).diffusion.model.until == 10, "of T = 20"
+
+
+def test_a_script_that_knows_no_limit_of_guidance_is_not_given_one(tiny):
+    """A submission's train_tiny_sd.py may be older than the limit."""
+
+    class Older(train_tiny_sd.GuidedModel):
+        def __init__(self, model, scale):
+            super().__init__(model, scale)
+
+    older = SimpleNamespace(EpsMLPCond=train_tiny_sd.EpsMLPCond, GuidedModel=Older)
+    model = load_image_model(tiny.checkpoint("tiny_sd"), torch.device("cpu"), lambda name: older)
+    assert isinstance(model.diffusion.model, Older)
 
 
 def test_the_average_is_what_is_drawn(tiny):
@@ -130,6 +145,7 @@ def test_labels_are_parsed():
         ("tiny_sd", ("--sampler", "dpm", "--ddim-eta", "1"), "dpm adds no noise"),
         ("diffusion", ("--labels", "3"), "takes no labels"),
         ("diffusion", ("--guidance-scale", "2"), "tiny_sd"),
+        ("diffusion", ("--guidance-until", "0.5"), "--guidance-until needs a tiny_sd"),
         ("diffusion", ("--out", "x.jpg"), ".npz, .png or .gif"),
         ("diffusion", ("--num", "0"), "1 or more"),
         ("vae", ("--steps", "5"), "one step"),
