@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument(
         "--guidance-until", type=between(0, 1), help="tiny_sd: guide only below this part of T; as in training"
     )
+    parser.add_argument("--autoguidance", type=between(0, 100), help="denoisers: by default as in training; 1: none")
     parser.add_argument(
         "--sampler", choices=SAMPLERS, help="by default ddim; ddpm takes all T steps, dpm (DPM-Solver++) few"
     )
@@ -68,7 +69,8 @@ def main() -> None:
     if suffix not in (".npz", ".png", ".gif"):
         raise UsageError(f"--out {args.out}: the name must end in .npz, .png or .gif")
     device = pick_device(args.device)
-    model = load_image_model(args.ckpt, device, import_module, args.guidance_scale, guidance_until=args.guidance_until)
+    guidance = {"guidance_until": args.guidance_until, "autoguidance": args.autoguidance}
+    model = load_image_model(args.ckpt, device, import_module, args.guidance_scale, **guidance)
     if model.diffusion is None and (args.sampler or args.steps or args.ddim_eta is not None or suffix == ".gif"):
         raise UsageError(f"{args.ckpt} is a VAE, which draws in one step: no --sampler, --steps, --ddim-eta or .gif")
     if args.sampler == "ddpm" and (args.steps or args.ddim_eta is not None):

@@ -16,6 +16,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from HW3.autoguidance import autoguided, early_epoch, weights_now
 from HW3.data import load_dataset
 from HW3.diffusion import DiffusionConfig, GaussianDiffusion
 from HW3.learning_rate import warmup_cosine
@@ -32,12 +33,13 @@ QUICK = {
     "base_channels": 24,
     "patch_size": 2,
     "prediction": "v",
+    "autoguidance": {"digits": 1.0, "*": 2.0},
     "ddim_steps": 50,
     "ema": 0.99,
     "sample_every": 0,
 }
-# Ho et al. 2020: the network predicts the noise, on a linear schedule.
-PAPER = {"prediction": "eps"}
+# Ho et al. 2020: the network predicts the noise, on a linear schedule; and no guidance.
+PAPER = {"prediction": "eps", "autoguidance": 1.0}
 
 
 def main() -> None:
@@ -61,7 +63,8 @@ def main() -> None:
     unet = UNet(**net_config).to(run.device).to(memory_format=torch.channels_last)
     ema = AveragedModel(unet, multi_avg_fn=get_ema_multi_avg_fn(args.ema))
     optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, weight_decay=0, fused=True)
-    model = run.start(unet, ema, optimizer, config={"net": net_config, "diffusion": vars(process)})
+    extra: dict = {}
+    model = run.start(unet, ema, optimizer, config={"net": net_config, "diffusion": vars(process)}, extra=extra)
     diffusion = GaussianDiffusion(model, process).to(run.device)
 
     for epoch in run.epochs():
@@ -79,9 +82,12 @@ def main() -> None:
             ema.update_parameters(unet)
             run.log(loss=loss, grad_norm=grad_norm)
 
+        if epoch == early_epoch(args.epochs):
+            extra["early"] = weights_now(ema)
         if run.time_for_pictures(epoch):
             with run.evaluation() as eval_unet, run.autocast():
-                sampler = GaussianDiffusion(eval_unet, process).to(run.device)
+                guided = autoguided(eval_unet, extra.get("early"), args.autoguidance, args.timesteps)
+                sampler = GaussianDiffusion(guided, process).to(run.device)
                 x = sampler.sample_ddim(64, run.device, args.ddim_steps, args.ddim_eta, progress=True)
                 save_grid((x + 1) / 2, args.out_dir / f"samples_ddim_epoch_{epoch:03d}.png")
                 x = sampler.sample_ddpm(64, run.device, progress=True)

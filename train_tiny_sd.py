@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from HW3.autoguidance import autoguided, early_epoch, weights_now
 from HW3.clip import NUM_CLASSES, label_accuracy
 from HW3.data import load_dataset
 from HW3.diffusion import DiffusionConfig, GaussianDiffusion
@@ -39,17 +40,18 @@ from HW3.pretrained import embed, load_clip, load_vae
 from HW3.viz import save_grid
 
 QUICK = {
-    "epochs": {"digits": 80, "*": 15},
+    "epochs": {"digits": 80, "*": 20},
     "batch_size": {"digits": 128, "*": 256},
     "lr": 1e-3,
     "prediction": "v",
     "guidance_scale": {"digits": 1.5, "*": 2.0},
     "guidance_until": {"digits": 1.0, "*": 0.7},
+    "autoguidance": {"digits": 1.0, "*": 1.5},
     "ema": 0.99,
     "sample_every": 0,
 }
 # Ho et al. 2020: the network predicts the noise, on a linear schedule; and no guidance.
-PAPER = {"prediction": "eps", "guidance_scale": 1.0}
+PAPER = {"prediction": "eps", "guidance_scale": 1.0, "autoguidance": 1.0}
 
 
 class EpsMLPCond(EpsMLP):
@@ -156,11 +158,14 @@ def main() -> None:
             ema.update_parameters(net)
             run.log(loss=loss, grad_norm=grad_norm)
 
+        if epoch == early_epoch(args.epochs):
+            extra["early"] = weights_now(ema)
         metrics = {}
         if run.time_for_pictures(epoch):
             with run.evaluation() as eval_net, run.autocast():
                 labels = torch.arange(NUM_CLASSES, device=run.device).repeat(40)  # column = class
-                guided = GuidedModel(eval_net, args.guidance_scale, args.guidance_until * args.timesteps)
+                now = autoguided(eval_net, extra.get("early"), args.autoguidance, args.timesteps)
+                guided = GuidedModel(now, args.guidance_scale, args.guidance_until * args.timesteps)
                 sampler = GaussianDiffusion(guided, process).to(run.device)
                 u = sampler.sample_ddim(
                     len(labels), run.device, args.ddim_steps, args.ddim_eta, texts[labels], shape=(vae.latent_dim,)

@@ -30,9 +30,9 @@ from HW3.viz import save_grid, save_pairs
 QUICK = {
     "loss_type": {"digits": "mse", "*": "bce"},
     "epochs": {"digits": 14, "*": 3},
-    "batch_size": {"digits": 32, "*": 128},
+    "batch_size": {"digits": 32, "*": 64},
     "lr": 1e-3,
-    "kl_weight": 0.1,
+    "kl_weight": {"digits": 0.1, "*": 0.03},
     "sample_every": 0,
 }
 # The evidence lower bound itself, with a Bernoulli decoder as in Kingma & Welling 2014.

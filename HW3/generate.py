@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from HW3.autoguidance import autoguided
 from HW3.clip import SimpleCLIP
 from HW3.diffusion import DiffusionConfig, GaussianDiffusion
 from HW3.latent import EpsMLP, LatentSpace, text_conditions
@@ -53,13 +54,14 @@ def load_image_model(
     guidance_scale: float | None = None,
     *,
     guidance_until: float | None = None,
+    autoguidance: float | None = None,
     kind: str | None = None,
     dataset: str | None = None,
 ) -> ImageModel:
     """Rebuild the model in a checkpoint. Raises UsageError for one that cannot draw.
 
     import_script: imports `train_tiny_sd`, which defines the conditional network; called for its checkpoints only.
-    guidance_scale, guidance_until: tiny_sd only; None for those of training.
+    guidance_scale, guidance_until: tiny_sd only.  autoguidance: any denoiser.  None for those of training.
     kind, dataset: what it must be; None for any.
     """
     checkpoint = load_checkpoint(path, kind, device)
@@ -68,33 +70,39 @@ def load_image_model(
     kind, config, extra, args = (checkpoint[key] for key in ("kind", "config", "extra", "args"))
     if kind == "clip":
         raise UsageError(f"{path} is a CLIP model, which compares images and draws none; evaluate.py measures it")
-    for flag, value in {"--guidance-scale": guidance_scale, "--guidance-until": guidance_until}.items():
-        if value is not None and kind != "tiny_sd":
-            raise UsageError(f"{flag} needs a tiny_sd checkpoint, and {path} holds a {kind} model")
+    if kind != "tiny_sd" and (guidance_scale, guidance_until) != (None, None):
+        raise UsageError(
+            f"--guidance-scale and --guidance-until need a tiny_sd checkpoint, and {path} holds a {kind} model"
+        )
+    if autoguidance not in (None, 1) and "early" not in extra:
+        raise UsageError(f"--autoguidance: {path} holds no earlier version of a denoiser; train one (again)")
     if kind == "vae":
         vae = _built(ConvVAE(**config), checkpoint, path, device)
         return ImageModel(vae.decode, (vae.latent_dim,))
 
     process = DiffusionConfig(**config["diffusion"])
+    away = args.get("autoguidance", 1.0) if autoguidance is None else autoguidance
+
+    def built(net: nn.Module) -> nn.Module:
+        return autoguided(_built(net, checkpoint, path, device), extra.get("early"), away, process.timesteps)
+
     if kind == "diffusion":
-        unet = _built(UNet(**config["net"]), checkpoint, path, device)
-        diffusion = GaussianDiffusion(unet, process).to(device)
+        net = built(UNet(**config["net"]))
+        diffusion = GaussianDiffusion(net, process).to(device)
         return ImageModel(lambda x: (x + 1) / 2, None, diffusion, steps=args["ddim_steps"])
 
     vae = unembed(ConvVAE, extra["vae"], path, device)
     space = LatentSpace(vae.latent_dim, canonicalize="basis" in extra["space"]).to(device)
     restore(space, extra["space"], path)
-    net: nn.Module
     texts = None
     if kind == "latent_diffusion":
-        net = _built(EpsMLP(**config["net"]), checkpoint, path, device)
+        net = built(EpsMLP(**config["net"]))
     else:
         script = import_script(TRAINED_BY[kind].removesuffix(".py"))
-        net = _built(script.EpsMLPCond(**config["net"]), checkpoint, path, device)
         scale = args["guidance_scale"] if guidance_scale is None else guidance_scale
         until = args.get("guidance_until", 1.0) if guidance_until is None else guidance_until
         limits = () if until == 1 else (until * process.timesteps,)  # older scripts know none
-        net = script.GuidedModel(net, scale, *limits)
+        net = script.GuidedModel(built(script.EpsMLPCond(**config["net"])), scale, *limits)
         texts = text_conditions(unembed(SimpleCLIP, extra["clip"], path, device))
     diffusion = GaussianDiffusion(net, process).to(device)
     return ImageModel(

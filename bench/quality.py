@@ -55,14 +55,17 @@ class Lever:
     """What is moved: flags of training scripts by stage, and how tiny SD and latent diffusion are drawn."""
 
     flags: dict[str, str] = field(default_factory=dict)
-    guidance: tuple[float, float] | None = None  # its scale, and until which part of T
+    guidance: tuple[float, float] | None = None  # of tiny SD: its scale, and until which part of T
+    autoguidance: float | None = None
     drawing: dict[str, object] = field(default_factory=dict)
 
     def moves(self, stage: str) -> bool:
         """Whether it changes what comes out of a stage."""
         if any(part in self.flags for part in (stage, *NEEDS.get(stage, ()))):
             return True
-        return (stage == "tiny_sd" and self.guidance is not None) or (stage != "vae" and bool(self.drawing))
+        if stage == "tiny_sd" and self.guidance is not None:
+            return True
+        return stage != "vae" and (self.autoguidance is not None or bool(self.drawing))
 
 
 # One at a time, each against the first. `--preset paper` is all of its own at once.
@@ -75,18 +78,19 @@ LEVERS = {
     "eps, linear schedule": Lever({stage: "--prediction eps" for stage in ("latent_diffusion", "tiny_sd")}),
     "no averaged weights": Lever({stage: "--ema 0" for stage in ("latent_diffusion", "tiny_sd")}),
     "text never hidden": Lever({"tiny_sd": "--cond-dropout 0"}, guidance=(1, 1)),
-    "guidance 1": Lever(guidance=(1, 1)),
-    "guidance 1.25": Lever(guidance=(1.25, 1)),
-    "guidance 1.5": Lever(guidance=(1.5, 1)),
-    "guidance 2": Lever(guidance=(2, 1)),
-    "guidance 3": Lever(guidance=(3, 1)),
-    "guidance 1.5 below 0.7 T": Lever(guidance=(1.5, 0.7)),
+    "no guidance at all": Lever(guidance=(1, 1), autoguidance=1),
+    "autoguidance only": Lever(guidance=(1, 1)),
+    "no autoguidance": Lever(autoguidance=1),
+    "autoguidance 2": Lever(autoguidance=2),
+    "text guidance 1.5 only": Lever(guidance=(1.5, 1), autoguidance=1),
+    "text guidance 3 only": Lever(guidance=(3, 1), autoguidance=1),
+    "text guidance below all of T": Lever(guidance=(2, 1)),
     "DDIM, 200 steps": Lever(drawing={"steps": 200}),
     "DDIM, 15 steps": Lever(drawing={"steps": 15}),
     "DPM-Solver++, 15 steps": Lever(drawing={"steps": 15, "sampler": "dpm"}),
     "DPM-Solver++, 10 steps": Lever(drawing={"steps": 10, "sampler": "dpm"}),
 }
-SMOKE = ("--quick", "guidance 1")
+SMOKE = ("--quick", "no guidance at all")
 
 
 # -- training ---------------------------------------------------------------------------------------------
@@ -186,7 +190,8 @@ def measure(runs: Runs, judges: Judges, lever: Lever, seed: int, stages: Sequenc
         else:
             asked = torch.arange(judges.num) % NUM_CLASSES if stage == "tiny_sd" else None
             scale, until = lever.guidance if lever.guidance and stage == "tiny_sd" else (None, None)
-            model = load_image_model(path, CPU, import_module, scale, guidance_until=until)
+            guidance = {"guidance_until": until, "autoguidance": lever.autoguidance}
+            model = load_image_model(path, CPU, import_module, scale, **guidance)
             drawn, _ = draw(model, judges.num, CPU, labels=asked, seed=seed, progress=True, **lever.drawing)
         found[stage] = judges.measure(drawn, asked) | {"cpu_seconds": sum(seconds.values())}
         for name in judges.judges:

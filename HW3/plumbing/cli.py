@@ -186,6 +186,12 @@ def add_diffusion(parser: Parser, *, ddim_steps: int) -> None:
         "--ddim-steps", type=at_least(1), default=ddim_steps, help="network calls per DDIM sample, 1 to --timesteps"
     )
     group.add_argument("--ddim-eta", type=between(0, 1), default=0.0, help="DDIM noise: 0 none, 1 as much as DDPM")
+    group.add_argument(
+        "--autoguidance",
+        type=between(0, 100),
+        default=1.0,
+        help="how far to draw away from what the network drew early in training; 1: none",
+    )
 
 
 def add_latent(parser: Parser) -> argparse._ArgumentGroup:

@@ -85,10 +85,11 @@ class Run:
     ) -> nn.Module:
         """Register what checkpoints hold, and with --resume take it from the last one.
 
-        config: plain values that rebuild the model.  extra: what else sampling needs.
+        config: plain values that rebuild the model.  extra: what else sampling needs; what is put into it later, too.
         Returns the model to train: itself, or under torchrun its DDP wrapper.
         """
-        self._model, self._ema, self._optimizer, self._config, self._extra = model, ema, optimizer, config, extra or {}
+        self._model, self._ema, self._optimizer, self._config = model, ema, optimizer, config
+        self._extra = {} if extra is None else extra
         if self.args.resume:
             self._resume()
         elif self.world.size > 1:
@@ -241,6 +242,8 @@ class Run:
         self._optimizer.load_state_dict(checkpoint["optimizer"])
         self.epoch, self._steps_done = checkpoint["position"]["epoch"], checkpoint["position"]["steps"]
         self._best = checkpoint["best"]
+        for name in checkpoint["extra"].keys() - self._extra.keys():
+            self._extra[name] = checkpoint["extra"][name]
         if not set_random_state(checkpoint["random"], self.device):
             self.say("note: the checkpoint was made on another kind of device; noise is drawn anew")
         if self.world.is_main:

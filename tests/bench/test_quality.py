@@ -79,5 +79,5 @@ def test_smoke(tmp_path):
                 metrics["frechet_distance"] / found["real"]["frechet_distance"]
             )
     assert quality.TABLES.keys() >= found["levers"].keys()
-    for head in ("| vae |", "| tiny_sd |", "| guidance 1 |"):
+    for head in ("| vae |", "| tiny_sd |", "| no guidance at all |"):
         assert head in done.stdout

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from harness import OnAppleGPU
+from HW3.autoguidance import autoguided, early_epoch, weights_now
 from HW3.clip import NUM_CLASSES, SimpleCLIP, contrastive_loss
 from HW3.data import ImageSet
 from HW3.latent import EpsMLP, LatentCache, LatentSpace, encode_dataset, text_conditions
@@ -208,6 +210,21 @@ def test_guided_model_compares_the_text_with_no_text():
     below = GuidedModel(net, 3.0, until=2)(x, t, cond)
     torch.testing.assert_close(below[:2], want[:2])
     torch.testing.assert_close(below[2:], net(x, t, cond)[2:], msg="from t = 2 on as without guidance")
+
+
+def test_autoguidance_moves_away_from_the_earlier_weights_below_its_limit():
+    net, x, t = randomise(EpsMLP(6, time_dim=8, hidden_dim=16)), torch.randn(4, 6), torch.arange(4) * 30
+    ema = AveragedModel(net)
+    early = weights_now(ema)
+    was = net(x, t)
+    randomise(ema.module)
+    guided = autoguided(ema.module, early, 2.0, timesteps=100)
+    now = ema.module(x, t)
+    torch.testing.assert_close(guided(x, t)[:3], (2 * now - was)[:3])
+    torch.testing.assert_close(guided(x, t)[3:], now[3:], msg="t = 90 is not guided")
+    assert autoguided(net, early, 1.0, 100) is net
+    assert autoguided(net, None, 2.0, 100) is net
+    assert [early_epoch(epochs) for epochs in (1, 2, 15, 40)] == [1, 1, 3, 8]
 
 
 def test_text_conditions_have_unit_variance():

@@ -10,7 +10,9 @@ from PIL import Image
 
 import train_tiny_sd
 from harness import assert_one_line, assert_succeeds, load, run_here
+from HW3.autoguidance import AutoGuided
 from HW3.generate import SAMPLERS, load_image_model
+from HW3.plumbing.errors import UsageError
 from sample import parse_labels
 
 DRAWING = ("vae", "diffusion", "latent_diffusion", "tiny_sd")
@@ -24,8 +26,9 @@ def lively(tiny, tmp_path_factory):
     def checkpoint(kind):
         state = load(tiny.checkpoint(kind))
         torch.manual_seed(0)
-        for weight in state["ema"].values():
-            weight.normal_(std=0.1)
+        for weights in (state["ema"], state["extra"].get("early", {})):
+            for weight in weights.values():
+                weight.normal_(std=0.1)
         path = tmp_path_factory.mktemp("lively") / "x.pt"
         torch.save(state, path)
         return path
@@ -107,6 +110,25 @@ def test_guidance_is_the_flag_or_that_of_training(tiny):
     assert load_image_model(path, cpu, import_module, guidance_until=0.5).diffusion.model.until == 10, "of T = 20"
 
 
+@pytest.mark.parametrize("kind", DIFFUSING)
+def test_autoguidance_is_the_flag_or_that_of_training(kind, lively):
+    path, cpu = lively(kind), torch.device("cpu")
+    state = load(path)
+    assert not any(
+        isinstance(module, AutoGuided) for module in load_image_model(path, cpu, import_module).diffusion.modules()
+    )
+    model = load_image_model(path, cpu, import_module, autoguidance=2.0)
+    [guided] = [module for module in model.diffusion.modules() if isinstance(module, AutoGuided)]
+    assert (guided.scale, guided.until) == (2, 16), "of T = 20"
+    for ours, theirs in ((guided.model, state["ema"]), (guided.early, state["extra"]["early"])):
+        assert all(torch.equal(value, theirs[name]) for name, value in ours.state_dict().items())
+    del state["extra"]["early"]  # as a run had it before there was any
+    torch.save(state, path)
+    load_image_model(path, cpu, import_module)
+    with pytest.raises(UsageError, match="holds no earlier version"):
+        load_image_model(path, cpu, import_module, autoguidance=2.0)
+
+
 def test_a_script_that_knows_no_limit_of_guidance_is_not_given_one(tiny):
     """A submission's train_tiny_sd.py may be older than the limit."""
 
@@ -145,7 +167,8 @@ def test_labels_are_parsed():
         ("tiny_sd", ("--sampler", "dpm", "--ddim-eta", "1"), "dpm adds no noise"),
         ("diffusion", ("--labels", "3"), "takes no labels"),
         ("diffusion", ("--guidance-scale", "2"), "tiny_sd"),
-        ("diffusion", ("--guidance-until", "0.5"), "--guidance-until needs a tiny_sd"),
+        ("diffusion", ("--guidance-until", "0.5"), "tiny_sd"),
+        ("vae", ("--autoguidance", "2"), "no earlier version"),
         ("diffusion", ("--out", "x.jpg"), ".npz, .png or .gif"),
         ("diffusion", ("--num", "0"), "1 or more"),
         ("vae", ("--steps", "5"), "one step"),

@@ -53,7 +53,11 @@ CHECKPOINT_KEYS = {
     *("format", "kind", "config", "extra", "model", "ema", "ema_updates"),
     *("optimizer", "args", "position", "random", "sums", "best"),
 }
-EXTRAS = {"latent_diffusion": {"vae", "space"}, "tiny_sd": {"vae", "clip", "space"}}
+EXTRAS = {
+    "diffusion": {"early"},
+    "latent_diffusion": {"vae", "space", "early"},
+    "tiny_sd": {"vae", "clip", "space", "early"},
+}
 
 
 # -- end to end ----------------------------------------------------------------------------------
@@ -218,7 +222,7 @@ def test_the_presets_differ_in_what_the_papers_came_with(kind, monkeypatch):
     quick, paper = (vars(parsed(monkeypatch, kind, "--preset", name)) for name in ("quick", "paper"))
     assert quick == vars(parsed(monkeypatch, kind, "--quick"))
     differing = {name: value for name, value in paper.items() if value != quick[name] and name != "preset"}
-    plain = {"prediction": "eps", "schedule": "linear"}
+    plain = {"prediction": "eps", "schedule": "linear", "autoguidance": 1.0}
     assert (
         differing
         == {
