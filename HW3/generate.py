@@ -196,7 +196,7 @@ def trajectory(
 ) -> Trajectory:
     """The way of DDIM with η = 0 from the given noise (N, *shape); what `draw` does from noise of its own.
 
-    labels, steps: as for `draw`.  frames: about so many states are kept, evenly spaced, the first and the last with them.
+    labels, steps: as for `draw`.  frames: of about so many states, evenly spaced, with both ends.
     """
     diffusion, n_steps = model.diffusion, steps or model.steps
     if diffusion is None:
@@ -209,9 +209,7 @@ def trajectory(
         return diffusion.ddim_step(x, t, t_prev, eps)
 
     ts = ddim_timesteps(diffusion.config.timesteps, n_steps)
-    x = diffusion._reverse(
-        noise, ts, step, cond, clip_x0=model.shape is None, on_state=states.take, progress=False
-    )
+    x = diffusion._reverse(noise, ts, step, cond, clip_x0=model.shape is None, on_state=states.take, progress=False)
     estimates.take(x)
     times = [[*ts, -1][k] for k in sorted(states.kept)]
     return Trajectory(times, torch.stack(states.images), torch.stack(estimates.images))

@@ -104,25 +104,40 @@ def show(
     row_names: Sequence[str] = (),
     column_names: Sequence[str] = (),
 ) -> None:
-    """A grid of images in a part of a figure, filled row by row; names stand at its left and above it."""
+    """A grid of images in a part of a figure, filled row by row.
+
+    Names are spread evenly along its left side and above it: one for each row, or for each group of rows.
+    """
     axes.imshow(_grid(images, columns), cmap="gray", vmin=0, vmax=255)
+    rows = -(-len(images) // columns)
     height, width = (size + _PADDING for size in images.shape[-2:])
-    for axis, names, size in ((axes.yaxis, row_names, height), (axes.xaxis, column_names, width)):
-        axis.set_ticks([_PADDING + size * (k + 0.5) - 1 for k in range(len(names))], names)
+    for axis, names, length in ((axes.yaxis, row_names, rows * height), (axes.xaxis, column_names, columns * width)):
+        axis.set_ticks([(k + 0.5) * length / len(names) + _PADDING / 2 for k in range(len(names))], names)
+    for k in range(1, len(row_names) if len(row_names) < rows else 0):
+        axes.axhline(k * rows * height / len(row_names) + _PADDING / 2 - 0.5, color="white", linewidth=3)
     axes.tick_params(length=0, labelsize=8, top=False, labeltop=True, bottom=False, labelbottom=False)
     axes.set_title(title, fontsize=8)
     axes.spines[:].set_visible(False)
 
 
 def labelled_grid(images: Tensor, row_names: Sequence[str], column_names: Sequence[str], *, corner: str = "") -> Figure:
-    """Images (rows * columns, C, H, W), filled row by row, with what changes along each side; `corner` says what."""
-    if len(images) != len(row_names) * len(column_names):
-        raise ValueError(f"{len(images)} images do not fill {len(row_names)} rows of {len(column_names)}")
-    figure = new_figure(0.55 * len(column_names) + 0.1 * max(map(len, row_names)), 0.55 * len(row_names) + 0.3)
+    """Images (N, C, H, W), a column for each name, and a row or a group of rows; `corner` says what columns are."""
+    rows, left_over = divmod(len(images), len(column_names))
+    if left_over or rows % max(1, len(row_names)):
+        sides = f"{len(row_names)} groups of rows and {len(column_names)} columns"
+        raise ValueError(f"{len(images)} images do not fill {sides}: name as many as there are")
+    figure = new_figure(0.55 * len(column_names) + 0.1 * max(map(len, row_names), default=0), 0.55 * rows + 0.3)
     axes = figure.subplots()
     show(axes, images, len(column_names), row_names=row_names, column_names=column_names)
     axes.annotate(
-        corner, (0, 1), (-6, 4), xycoords="axes fraction", textcoords="offset points", ha="right", va="bottom", fontsize=8
+        corner,
+        (0, 1),
+        (-6, 4),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=8,
     )
     return figure
 
