@@ -341,7 +341,7 @@ def between_noises(runs: Runs) -> Figure:
     start, end = starting_noise(model, 8, CPU).split(4)
     noises = slerp(start, end, weights)
     images = trajectory(model, noises.flatten(0, 1)).states[-1].unflatten(0, noises.shape[:2])
-    return labelled_grid(strips(images), [], [f"{weight:.3g}" for weight in weights.tolist()])
+    return labelled_grid(strips(images), [], [f"{weight:.3g}" for weight in weights.tolist()], corner="weight")
 
 
 @figure("notes/5-v-and-cosine.png", "latent", "latent-eps")
