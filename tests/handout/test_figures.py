@@ -81,7 +81,7 @@ def test_a_page_shows_the_pictures_that_bear_its_number(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_on_pages_name_pictures_that_there_are(page):
     for names in re.findall(r"figures\.py --only ([\w \-]+)", page.read_text(encoding="utf-8")):
-        assert set(names.split()) <= figures.FIGURES.keys()
+        assert set(names.split()) - {"NAME"} <= figures.FIGURES.keys()
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)
