@@ -53,7 +53,7 @@ def save_gif(frames: Tensor, path: Path, *, columns: int = 8, fps: int = 15) -> 
 
 
 def gif(frames: Tensor, *, columns: int = 8, fps: int = 15) -> bytes:
-    """The same animation as the bytes of a GIF. Grey is exact: a GIF has 256 colours."""
+    """The same animation as the bytes of a GIF: grey is exact, and frames that are equal become a longer one."""
     pictures, buffer = [_grid(images, columns) for images in frames], io.BytesIO()
     durations = [round(1000 / fps)] * (len(pictures) - 1) + [2000]
     pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
@@ -228,14 +228,15 @@ def pca(points: Tensor, dims: int = 2) -> Tensor:
     return (centred @ (axes * largest.sign()).T).to(points.dtype)  # an axis has no sign of its own: one is chosen
 
 
-def tsne(points: Tensor, seed: int = 0) -> Tensor:
+def tsne(points: Tensor) -> Tensor:
     """Points (N, D) -> (N, 2) that keep who is whose neighbour; distances between groups mean nothing.
 
     van der Maaten & Hinton 2008, as in scikit-learn, which the bundled digits need anyway.
     """
     from sklearn.manifold import TSNE  # seconds to import
 
-    method = TSNE(random_state=seed, perplexity=min(30, (len(points) - 1) / 3))
+    # It begins with the two principal axes, for which scikit-learn draws numbers where points are many.
+    method = TSNE(random_state=0, perplexity=min(30, (len(points) - 1) / 3))
     return torch.from_numpy(method.fit_transform(points.detach().cpu().numpy()))
 
 
