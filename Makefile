@@ -1,6 +1,6 @@
 # make demo   everything set up, then the whole assignment in miniature on bundled digits
 # make test   everything set up, then all tests
-# make figures   the pictures of the notes, from runs that are trained where they are missing
+# make figures   every picture of README and the notes, from runs that are trained where they are missing
 #
 # Needs Python 3.10 or later and nothing else: both work in ./.venv, which they make.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from HW3.autoguidance import autoguided
 from HW3.clip import SimpleCLIP
-from HW3.diffusion import DiffusionConfig, GaussianDiffusion
+from HW3.diffusion import DiffusionConfig, GaussianDiffusion, ddim_timesteps
 from HW3.latent import EpsMLP, LatentSpace, text_conditions
 from HW3.plumbing.checkpoints import TRAINED_BY, load_checkpoint, restore
 from HW3.plumbing.errors import UsageError
@@ -118,7 +118,7 @@ def _built(model: Model, checkpoint: dict, path: Path, device: torch.device) -> 
 class Frames:
     """Of a trajectory of `steps` steps, about `wanted` evenly spaced images: the noise, the samples, and between.
 
-    on_frame: is told each of them as soon as it is there.
+    on_frame: is told each of them as soon as it is there.  kept: which states these are, the first being 0.
     """
 
     def __init__(
@@ -130,12 +130,12 @@ class Frames:
     ) -> None:
         self.images: list[Tensor] = []
         self._decode, self._on_frame = decode, on_frame
-        self._keep = {round(k * steps / max(1, wanted - 1)) for k in range(wanted)} | ({steps} if wanted else set())
+        self.kept = {round(k * steps / max(1, wanted - 1)) for k in range(wanted)} | ({steps} if wanted else set())
         self._seen = 0
 
     def take(self, state: Tensor) -> None:
         """Take in the next state."""
-        if self._seen in self._keep:
+        if self._seen in self.kept:
             self.images.append(self._decode(state).clamp(0, 1))
             if self._on_frame is not None:
                 self._on_frame(self.images[-1])
@@ -189,3 +189,50 @@ def draw(
             movies.append(torch.stack(kept.images))
         images.append(model.decode(x))
     return torch.cat(images).clamp(0, 1), torch.cat(movies, dim=1) if movies else None
+
+
+def starting_noise(model: ImageModel, num: int, device: torch.device, *, seed: int = 0) -> Tensor:
+    """The noise (N, *shape) from which `draw` starts with this seed."""
+    shape = model.shape
+    if shape is None and model.diffusion is not None:
+        config = model.diffusion.config
+        shape = (config.channels, config.image_size, config.image_size)
+    return torch.randn(num, *(shape or ()), generator=torch.Generator(device).manual_seed(seed), device=device)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """States on the way from noise to samples, and what the network took them for. F of them, as images in [0, 1].
+
+    times (F): t of each, from T-1 down to -1 for the samples.
+    states (F, N, C, H, W): x_t.  estimates, like states: the estimate of x_0 from it; of the samples, themselves.
+    """
+
+    times: list[int]
+    states: Tensor
+    estimates: Tensor
+
+
+@torch.inference_mode()
+def trajectory(
+    model: ImageModel, noise: Tensor, *, labels: Tensor | None = None, steps: int | None = None, frames: int = 2
+) -> Trajectory:
+    """The way of DDIM with η = 0 from the given noise (N, *shape); what `draw` does from noise of its own.
+
+    labels, steps: as for `draw`.  frames: of about so many states, evenly spaced, with both ends.
+    """
+    diffusion, n_steps = model.diffusion, steps or model.steps
+    if diffusion is None:
+        raise UsageError("a VAE draws in one step and has no trajectory: take a diffusion model")
+    states, estimates = (Frames(max(2, frames), n_steps, model.decode) for _ in range(2))
+    cond = model.texts[labels] if model.texts is not None and labels is not None else None
+
+    def step(x: Tensor, t: Tensor, t_prev: Tensor, eps: Tensor, is_last: bool) -> Tensor:
+        estimates.take(diffusion.predict_x0(x, t, eps))
+        return diffusion.ddim_step(x, t, t_prev, eps)
+
+    ts = ddim_timesteps(diffusion.config.timesteps, n_steps)
+    x = diffusion._reverse(noise, ts, step, cond, clip_x0=model.shape is None, on_state=states.take, progress=False)
+    estimates.take(x)
+    times = [[*ts, -1][k] for k in sorted(states.kept)]
+    return Trajectory(times, torch.stack(states.images), torch.stack(estimates.images))

@@ -62,8 +62,11 @@ _AS_IT_IS = """
     grading/cases/samplers.npz grading/cases/mistakes.json
     docs/notes/README.md docs/notes/1-vae.md docs/notes/2-forward-process.md docs/notes/3-ddpm.md docs/notes/4-ddim.md
     docs/notes/5-v-and-cosine.md docs/notes/6-latents.md docs/notes/7-clip.md docs/notes/8-guidance.md
-    imgs/notes/1-vae.png imgs/notes/2-forward-process.png imgs/notes/3-ddpm.png imgs/notes/4-ddim.png
-    imgs/notes/5-v-and-cosine.png imgs/notes/6-latents.png imgs/notes/7-clip.png imgs/notes/8-guidance.png
+    imgs/notes/1-vae.png imgs/notes/1-losses.png imgs/notes/1-kl-sweep.png imgs/notes/1-kl-curve.png
+    imgs/notes/2-forward-process.png imgs/notes/3-ddpm.png imgs/notes/3-x0-hat.png imgs/notes/3-denoising.gif
+    imgs/notes/4-ddim.png imgs/notes/4-steps-eta.png imgs/notes/4-slerp.png imgs/notes/5-v-and-cosine.png
+    imgs/notes/6-latents.png imgs/notes/6-denoising.png imgs/notes/6-latent-map.png imgs/notes/7-clip.png
+    imgs/notes/8-guidance.png
     imgs/vae_recon.png imgs/ddpm_sample.png imgs/ddim_sample.png imgs/tiny_mnist_sd.png imgs/app.png
 """
 
