@@ -35,7 +35,7 @@ class AutoGuided(nn.Module):
         """x: (B, ...);  t: (B,) long;  cond: (B, ...) if the model takes one.  Returns like x."""
         now, then = self.model(x, t, *cond), self.early(x, t, *cond)
         is_guided = (t < self.until).view(-1, *[1] * (x.dim() - 1))
-        return torch.where(is_guided, then + self.scale * (now - then), now)
+        return torch.where(is_guided, torch.lerp(then, now, self.scale), now)
 
 
 def weights_now(ema: AveragedModel) -> dict[str, Tensor]:

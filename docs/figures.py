@@ -56,20 +56,21 @@ CPU = torch.device("cpu")
 IMGS = ROOT / "imgs"
 GREYS, COLOURS = 16, 64  # of a PNG: the repository keeps it for ever
 
+KL_WEIGHTS = ("0.003", "0.03", "0.3", "3")  # of one epoch each
+
 # run -> what trains it, in an order in which each finds the checkpoints that it needs; --seed is the scripts' own, 42.
 RUNS = {
     "vae": "train_vae.py --quick",
-    "vae-kl-0.01": "train_vae.py --quick --kl-weight 0.01",
-    "vae-kl-1": "train_vae.py --quick --kl-weight 1",
-    "vae-kl-4": "train_vae.py --quick --kl-weight 4",
+    **{f"vae-kl-{weight}": f"train_vae.py --quick --epochs 1 --kl-weight {weight}" for weight in KL_WEIGHTS},
     "vae-kl-10": "train_vae.py --quick --loss-type mse --kl-weight 10 --epochs 1",
+    "vae-paper": "train_vae.py --preset paper",
     "clip": "train_clip.py --quick",
     "diffusion": "train_diffusion.py --quick",
     "latent": "train_latent_diffusion.py --quick --vae-ckpt {runs}/vae/convae_latest.pt",
     "latent-eps": "train_latent_diffusion.py --quick --prediction eps --vae-ckpt {runs}/vae/convae_latest.pt",
     "tiny_sd": "train_tiny_sd.py --quick --vae-ckpt {runs}/vae/convae_latest.pt --clip-ckpt {runs}/clip/clip_latest.pt",
 }
-KL_SWEEP = ("vae-kl-0.01", "vae", "vae-kl-1", "vae-kl-4")
+KL_SWEEP = tuple(f"vae-kl-{weight}" for weight in KL_WEIGHTS)
 
 
 class Runs:
@@ -99,8 +100,9 @@ class Runs:
         return next(self.folder.glob(f"{run}/*_latest.pt"))
 
     def model(self, run: str, guidance_scale: float | None = None) -> ImageModel:
-        """A run's model, ready to draw."""
-        return load_image_model(self.checkpoint(run), CPU, import_module, guidance_scale)
+        """A run's model, ready to draw: as its preset does, or with this guidance for all t and nothing else."""
+        only = {} if guidance_scale is None else {"guidance_until": 1.0, "autoguidance": 1.0}
+        return load_image_model(self.checkpoint(run), CPU, import_module, guidance_scale, **only)
 
     def vae(self, run: str) -> ConvVAE:
         """A run's VAE with its encoder."""
@@ -173,10 +175,10 @@ def vae_recon(runs: Runs) -> bytes:
     return grid_png(pairs(images, vae.decode(vae.encode(images)[0]), columns=8))
 
 
-@figure("vae_sample.png", "vae-kl-1")
+@figure("vae_sample.png", "vae-paper")
 def vae_sample(runs: Runs) -> bytes:
     """Decoded noise, of a VAE with the ELBO's own KL weight."""
-    return grid_png(draw(runs.model("vae-kl-1"), 64, CPU)[0])
+    return grid_png(draw(runs.model("vae-paper"), 64, CPU)[0])
 
 
 @figure("ddpm_sample.png", "diffusion")

@@ -49,7 +49,7 @@ _AS_IT_IS = """
     train_vae.py train_diffusion.py train_latent_diffusion.py train_clip.py sample.py evaluate.py
     app.py
     HW3/__init__.py HW3/Unet.py HW3/clip.py HW3/latent.py HW3/schedules.py HW3/embedding.py HW3/learning_rate.py
-    HW3/data.py HW3/pretrained.py HW3/generate.py HW3/samples.py HW3/metrics.py HW3/viz.py
+    HW3/data.py HW3/pretrained.py HW3/autoguidance.py HW3/generate.py HW3/samples.py HW3/metrics.py HW3/viz.py
     HW3/judge.py HW3/weights/judge_mnist.pt HW3/weights/judge_digits.pt
     HW3/plumbing/__init__.py HW3/plumbing/run.py HW3/plumbing/cli.py HW3/plumbing/device.py HW3/plumbing/log.py
     HW3/plumbing/checkpoints.py HW3/plumbing/resume.py HW3/plumbing/interrupt.py HW3/plumbing/randomness.py
