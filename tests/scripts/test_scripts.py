@@ -235,6 +235,27 @@ def test_the_presets_differ_in_what_the_papers_came_with(kind, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_readmes_presets_are_those_of_the_scripts(kind, monkeypatch):
+    """Every flag that a preset changes on MNIST has a row, and no other."""
+    rows, current = {}, ""
+    for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip(" `") for cell in line.strip("|").split("|")]
+        if len(cells) == 5 and cells[1].startswith("--"):
+            current = cells[0] or current
+            rows.setdefault(current, {})[cells[1].removeprefix("--").replace("-", "_")] = cells[2:]
+    plain, quick, paper = (
+        vars(parsed(monkeypatch, kind, *flags)) for flags in ((), ("--preset", "quick"), ("--preset", "paper"))
+    )
+    changed = {name for name in plain if (plain[name], plain[name]) != (quick[name], paper[name])}
+    changed -= {"preset", "sample_every"}
+    assert {name: [shown(of[name]) for of in (plain, quick, paper)] for name in changed} == rows[script(kind)]
+
+
+def shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
 def test_a_script_without_the_preset_says_so(monkeypatch):
     """As one that a student began with before there was one."""
     monkeypatch.setattr(sys, "argv", ["train_old.py", "--preset", "paper"])
