@@ -74,7 +74,7 @@ def main() -> None:
     if model.diffusion is None and (args.sampler or args.steps or args.ddim_eta is not None or suffix == ".gif"):
         raise UsageError(f"{args.ckpt} is a VAE, which draws in one step: no --sampler, --steps, --ddim-eta or .gif")
     if args.sampler == "ddpm" and (args.steps or args.ddim_eta is not None):
-        raise UsageError("--steps and --ddim-eta belong to other samplers; ddpm takes every step")
+        raise UsageError("--steps and --ddim-eta belong to --sampler ddim, --steps also to dpm; ddpm takes them all")
     if args.sampler == "dpm" and args.ddim_eta is not None:
         raise UsageError("--ddim-eta belongs to --sampler ddim; dpm adds no noise")
     if args.steps and args.steps > model.timesteps:

@@ -163,7 +163,7 @@ def test_labels_are_parsed():
         ("tiny_sd", ("--labels", "-1"), "0 to 9"),
         ("tiny_sd", ("--labels", "three"), "--labels three"),
         ("tiny_sd", ("--steps", "21"), "1 to 20"),
-        ("tiny_sd", ("--sampler", "ddpm", "--steps", "5"), "ddpm takes every step"),
+        ("tiny_sd", ("--sampler", "ddpm", "--steps", "5"), "--sampler ddim"),
         ("tiny_sd", ("--sampler", "dpm", "--ddim-eta", "1"), "dpm adds no noise"),
         ("diffusion", ("--labels", "3"), "takes no labels"),
         ("diffusion", ("--guidance-scale", "2"), "tiny_sd"),
