@@ -1,4 +1,4 @@
-"""The command line that all tracks share: `python -m extensions.TRACK VERB`, its flags, and what a stage of a run sees."""
+"""The command line that all tracks share: `python -m extensions.TRACK VERB`, its flags, what a stage of a run sees."""
 
 from __future__ import annotations
 

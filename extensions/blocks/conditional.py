@@ -40,9 +40,9 @@ class EpsMLPNull(EpsMLP):
 
 
 class Guided(nn.Module):
-    """A network of this kind with guidance built in, as the samplers of GaussianDiffusion like it."""
+    """A network that takes a condition or none, with guidance built in, as samplers like it."""
 
-    def __init__(self, model: EpsMLPNull, scale: float) -> None:
+    def __init__(self, model: nn.Module, scale: float) -> None:
         super().__init__()
         self.model, self.scale = model, scale
 

@@ -9,6 +9,7 @@ of the type that it has there. Later ones win: default.yaml, quick.yaml with --q
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -88,16 +89,16 @@ def _replace(settings: Settings, new: Settings, where: str, above: str = "") -> 
 
 def _checked(value: Any, old: Any, where: str) -> Any:
     """The value, if it is of the type of the old one. Counts are 1 or more, other numbers 0 or more."""
-    if isinstance(old, float) and type(value) is str:  # YAML 1.1 reads 1e-3 as a text, and 1.0e-3 as a number
-        try:
+    # YAML reads 1 as an integer, and 1e-3, without a point, as a text.
+    if isinstance(old, float) and type(value) in (int, str):
+        with contextlib.suppress(ValueError):  # what is no number is said below
             value = float(value)
-        except ValueError:
-            pass
-    if isinstance(old, float) and type(value) is int:
-        value = float(value)
     names = {bool: "true or false", int: "an integer, 1 or more", float: "a number, 0 or more", str: "a text"}
-    too_low = isinstance(old, (int, float)) and not isinstance(old, bool) and type(value) is type(old) and not (
-        value >= (1 if isinstance(old, int) else 0) and value < float("inf")
+    too_low = (
+        isinstance(old, (int, float))
+        and not isinstance(old, bool)
+        and type(value) is type(old)
+        and not (value >= (1 if isinstance(old, int) else 0) and value < float("inf"))
     )
     if type(value) is not type(old) or too_low:
         raise UsageError(f"{where} must be {names[type(old)]}, not {value!r}")

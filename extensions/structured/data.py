@@ -222,8 +222,8 @@ def _check_consistent(sequences: Tensor, texts: list[str], hdf5_file: Path, csv_
         if j != k:
             other, same = (j, "expression") if j != i else (k, "sequence")
             raise UsageError(
-                f"rows {other + 1} and {i + 1} have the same {same} in {csv_file if same == 'expression' else hdf5_file}"
-                f" and not in the other file: {hdf5_file} and {csv_file} are not in the same order"
+                f"rows {other + 1} and {i + 1} have the same {same} in one file and not in the other: "
+                f"{hdf5_file} and {csv_file} are not in the same order"
             )
 
 
@@ -249,7 +249,9 @@ def _indices(one_hot: np.ndarray, start: int, path: Path) -> Tensor:
     """(n, 72, G) -> (n, 72) long."""
     is_one_hot = ((one_hot == 0) | (one_hot == 1)).all(axis=(1, 2)) & (one_hot.sum(axis=2) == 1).all(axis=1)
     if not is_one_hot.all():
-        raise UsageError(f"{path}, row {start + int(is_one_hot.argmin()) + 1}: not one production in each of its places")
+        raise UsageError(
+            f"{path}, row {start + int(is_one_hot.argmin()) + 1}: not one production in each of its places"
+        )
     return torch.from_numpy(one_hot.argmax(axis=2).astype(np.int64))
 
 
@@ -277,7 +279,8 @@ def split(data: Expressions, seed: int, *, test: float = 0.2, val: float = 0.1) 
     place = torch.empty(len(known)).scatter_(0, order, torch.arange(len(known)) / len(known))[group]  # (N,) in [0, 1)
     train_end = (1 - test) * (1 - val)
     train, held = place < train_end, place >= 1 - test
-    parts = [data.rows(mask.nonzero()[:, 0]) for mask in (train, ~train & ~held, held)]
-    if any(len(part) == 0 for part in parts):
+    masks = (train, ~train & ~held, held)
+    if not all(mask.any() for mask in masks):
         raise UsageError(f"{len(data)} rows with {len(known)} expressions are too few to divide in three")
-    return Split(*parts, repeated=len(data) - len(known))
+    first, second, third = (data.rows(mask.nonzero()[:, 0]) for mask in masks)
+    return Split(first, second, third, repeated=len(data) - len(known))

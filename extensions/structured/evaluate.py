@@ -6,8 +6,8 @@ examples:
 
   mse_*              squared error per element between one-hot productions and probabilities. `zeros` and `uniform` are
                      what no model at all gets: they are low, as 52 of 53 elements are 0, so an MSE alone says little.
-                     `vae`: of the posterior mean. `diffusion`: of latents noised to step evaluate.noise_step and brought
-                     back by every step of the chain. `prior`: drawn from noise, knowing the row's type and part only
+                     `vae`: of the posterior mean. `diffusion`: of latents noised to step evaluate.noise_step and back
+                     by every step of the chain. `prior`: drawn from noise, knowing the row's type and part only
   token_accuracy     productions that the VAE gives back, of those of the derivation (padding does not count)
   exact_match        expressions that it gives back whole
   valid_rate         decoded samples of the prior that can be read as an expression. The decoder takes legal productions
@@ -61,7 +61,9 @@ def main() -> None:
     classifier = load_classifier(args.out_dir, device, data, args.seed)
     (chain, _), (prior, _) = (load_latent(args.out_dir, stage, device, origin) for stage in ("diffusion", "prior"))
     if config.evaluate.noise_step >= chain.diffusion.config.timesteps:
-        raise UsageError(f"evaluate.noise_step must be below {chain.diffusion.config.timesteps}, the length of the chain")
+        raise UsageError(
+            f"evaluate.noise_step must be below {chain.diffusion.config.timesteps}, the length of the chain"
+        )
     has_grammar = data.has_grammar
     torch.manual_seed(args.seed)
 
@@ -80,7 +82,9 @@ def main() -> None:
     }
 
     # Diffusion in its latents, on some of them
-    some = test.rows(torch.randperm(len(test), generator=torch.Generator().manual_seed(args.seed))[: config.evaluate.rows])
+    some = test.rows(
+        torch.randperm(len(test), generator=torch.Generator().manual_seed(args.seed))[: config.evaluate.rows]
+    )
     x = some.sequences.to(device)
     back = chain.noise_and_back(encode(chain.vae, some.sequences).mu, config.evaluate.noise_step)
     found["mse_diffusion"] = squared_error(chain.vae, back, x)

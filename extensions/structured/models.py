@@ -16,8 +16,8 @@ _GROUPS = 8  # of GroupNorm; BatchNorm would take its statistics from one proces
 class ExpressionVAE(nn.Module):
     """q(z | x) = N(mu, diag(exp(logvar))) and a decoder for sequences x (B, 72) of `productions` productions.
 
-    Convolutions along the sequence, and a linear layer that sees all of it. The decoder gives a logit per production and
-    place, for a softmax over productions: one of them is right in each place. (A sigmoid each would be as sure of two.)
+    Convolutions along the sequence, and a linear layer that sees all of it. The decoder gives a logit per production
+    and place, for a softmax over productions, as one of them is right in each place.
     """
 
     def __init__(self, productions: int = grammar.SIZE, latent_dim: int = 200, width: int = 64) -> None:
@@ -46,7 +46,9 @@ class ExpressionVAE(nn.Module):
             nn.Conv1d(width, productions, 3, padding=1),  # (B, G, 72)
         )
 
-    reparameterize = ConvVAE.reparameterize  # the draw of z is that of the assignment
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        """A draw of z, (B, D), by the function of the assignment."""
+        return ConvVAE.reparameterize(self, mu, logvar)  # type: ignore[arg-type]  # which needs nothing of a ConvVAE
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Sequences (B, 72) long -> mu and logvar, (B, D) each."""
@@ -64,7 +66,7 @@ class ExpressionVAE(nn.Module):
 
 
 def choose(logits: Tensor, *, has_grammar: bool = True) -> Tensor:
-    """The sequences that logits (B, G, 72) describe, (B, 72) long: the likeliest production that is legal, from the left.
+    """The sequences that logits (B, G, 72) describe, (B, 72) long: from the left, the likeliest legal production.
 
     Legal is a production of the nonterminal on top of the stack, unless what it leaves to derive needs more places than
     there are: so every sequence is a derivation that ends. Where the productions are not ours (has_grammar False) the
@@ -106,9 +108,7 @@ class _Rules:
         least = [1] * len(names)  # productions until only text is left: S -> T -> x takes two
         for _ in names:
             for symbol in range(len(names)):
-                least[symbol] = min(
-                    1 + sum(least[s] for s in found) for found, of in zip(inside, left) if of == symbol
-                )
+                least[symbol] = min(1 + sum(least[s] for s in found) for found, of in zip(inside, left) if of == symbol)
         shortest = [*least, 0]
         pushed = [[*([self.end] * (2 - len(found))), *reversed(found)] for found in inside]
         self.left = torch.tensor(left, device=device)  # (G,)

@@ -1,7 +1,7 @@
 """A small data set of the real one's schema, for where that is not: every pair of type and part, with random numbers.
 
-What is written follows the real rows' patterns closely enough for all code to run, and a model to learn something. Numbers
-measured on it say nothing of the real data.
+What is written follows the real rows' patterns closely enough for all code to run and a model to learn something.
+Numbers measured on it say nothing of the real data.
 """
 
 from __future__ import annotations

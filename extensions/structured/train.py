@@ -14,6 +14,7 @@ Each leaves {vae,diffusion,prior,classifier}_{latest,best}.pt, metrics.jsonl and
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -103,17 +104,19 @@ def train_diffusion(
     space = LatentSpace(vae.latent_dim).to(run.device).fit(cache)
     cond, cond_val = rows.train.conditions().to(run.device), rows.val.conditions().to(run.device)  # (N, 28)
 
-    net_config = {"latent_dim": vae.latent_dim, "time_dim": settings.time_dim, "hidden_dim": settings.hidden_dim}
+    net_config: dict[str, Any] = {
+        "latent_dim": vae.latent_dim,
+        "time_dim": settings.time_dim,
+        "hidden_dim": settings.hidden_dim,
+    }
     if is_prior:
         net_config |= {"cond_dim": CONDITION_DIM, "cond_dropout": settings.cond_dropout}
-    process = DiffusionConfig(
-        timesteps=settings.timesteps, schedule=settings.schedule, prediction=settings.prediction
-    )
+    process = DiffusionConfig(timesteps=settings.timesteps, schedule=settings.schedule, prediction=settings.prediction)
     net = (EpsMLPNull if is_prior else EpsMLP)(**net_config).to(run.device)
     ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.lr, weight_decay=0, fused=True)
-    config = {"net": net_config, "diffusion": vars(process), "rows": held_out_from(data, run.args.seed)}
-    config["pairs"] = data.pairs().tolist()
+    rows_seen = {"rows": held_out_from(data, run.args.seed), "pairs": data.pairs().tolist()}
+    config = {"net": net_config, "diffusion": vars(process), **rows_seen}
     model = run.start(net, ema, optimizer, config=config, extra={"vae": embed(vae), "space": space.state_dict()})
     diffusion = GaussianDiffusion(model, process).to(run.device)
 
@@ -139,9 +142,7 @@ def train_diffusion(
         run.end_epoch(best=val_loss, val_loss=val_loss)
 
 
-def train_classifier(
-    run: Run, settings: SimpleNamespace, data: Expressions, rows: Split, vae: ExpressionVAE
-) -> None:
+def train_classifier(run: Run, settings: SimpleNamespace, data: Expressions, rows: Split, vae: ExpressionVAE) -> None:
     """Type and part of real rows as the VAE decodes them: what the prior's samples are judged by."""
     x_train, x_val = (reconstruct(vae, part) for part in (rows.train, rows.val))  # (N, 72)
     types, parts = rows.train.types.to(run.device), rows.train.parts.to(run.device)  # (N,)

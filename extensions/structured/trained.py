@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from extensions.blocks.conditional import EpsMLPNull, Guided
-from extensions.structured.data import Expressions, condition
+from extensions.structured.data import Expressions
 from extensions.structured.models import Classifier, ExpressionVAE, choose
 from HW3.diffusion import DiffusionConfig, GaussianDiffusion
 from HW3.latent import EpsMLP, LatentCache, LatentSpace
@@ -32,16 +33,27 @@ class LatentModel:
 
     vae: ExpressionVAE
     space: LatentSpace
-    diffusion: GaussianDiffusion
+    net: nn.Module
+    diffusion: GaussianDiffusion  # around net
     pairs: list[list[int]]  # of type and part, that its training rows had
 
-    def draw(self, num: int, cond: Tensor | None = None, guidance: float = 1.0) -> Tensor:
-        """Latents z (num, D), by all steps of the reverse chain from pure noise. cond: (num, 28), for a prior."""
+    def draw(
+        self,
+        num: int,
+        cond: Tensor | None = None,
+        guidance: float = 1.0,
+        on_state: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
+        """Latents z (num, D), by all steps of the reverse chain from pure noise. cond: (num, 28), for a prior.
+
+        on_state: as in GaussianDiffusion.sample_ddpm; it is given the standardised u (num, D).
+        """
         diffusion = self.diffusion
         if cond is not None:
-            diffusion = GaussianDiffusion(Guided(diffusion.model, guidance), diffusion.config).to(cond.device)
+            diffusion = GaussianDiffusion(Guided(self.net, guidance), diffusion.config).to(cond.device)
         shape, device = (self.vae.latent_dim,), self.space.mean.device
-        return self.space.denormalize(diffusion.sample_ddpm(num, device, cond, shape, progress=True))
+        u = diffusion.sample_ddpm(num, device, cond, shape, on_state=on_state, progress=True)
+        return self.space.denormalize(u)
 
     @torch.inference_mode()
     def noise_and_back(self, z: Tensor, step: int) -> Tensor:
@@ -121,8 +133,9 @@ def load_latent(
     vae = unembed(ExpressionVAE, extra["vae"], path, device)
     space = LatentSpace(vae.latent_dim).to(device)
     space.load_state_dict(extra["space"])
-    diffusion = GaussianDiffusion(_frozen(net, checkpoint, path, device), DiffusionConfig(**config["diffusion"]))
-    return LatentModel(vae, space, diffusion.to(device), config["pairs"]), config["rows"]["has_grammar"]
+    net = _frozen(net, checkpoint, path, device)
+    diffusion = GaussianDiffusion(net, DiffusionConfig(**config["diffusion"])).to(device)
+    return LatentModel(vae, space, net, diffusion, config["pairs"]), config["rows"]["has_grammar"]
 
 
 def _best(out_dir: Path, stage: str, device: torch.device, rows: dict[str, Any] | None) -> tuple[dict[str, Any], Path]:
