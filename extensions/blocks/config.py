@@ -76,7 +76,7 @@ def _replace(settings: Settings, new: Settings, where: str, above: str = "") -> 
     for name, value in new.items():
         key = f"{above}{name}"
         if name not in settings:
-            known = list(_keys(settings, above))
+            key, known = next(_keys({name: value}, above), key), list(_keys(settings, above))
             raise UsageError(f"{where}: there is no key {key}: {nearest(key, known)}")
         old = settings[name]
         if isinstance(old, dict):
@@ -89,6 +89,8 @@ def _replace(settings: Settings, new: Settings, where: str, above: str = "") -> 
 
 def _checked(value: Any, old: Any, where: str) -> Any:
     """The value, if it is of the type of the old one. Counts are 1 or more, other numbers 0 or more."""
+    if isinstance(old, str) and value is None:  # name=, with nothing behind it
+        value = ""
     # YAML reads 1 as an integer, and 1e-3, without a point, as a text.
     if isinstance(old, float) and type(value) in (int, str):
         with contextlib.suppress(ValueError):  # what is no number is said below

@@ -117,7 +117,7 @@ class _Parser:
         text = expression.replace("**", " ^")  # as long as before, so that positions stay
         self._tokens = [(match[1], match.start(1)) for match in _TOKEN.finditer(text)]
         self._tokens.append(("", len(text.rstrip())))
-        self._next = 0
+        self._next = self._depth = 0
 
     def derivation(self) -> list[int]:
         found = self._s()
@@ -126,12 +126,16 @@ class _Parser:
         return found
 
     def _s(self) -> list[int]:
-        """terms between operators; the leftmost derivation names the last operator first."""
+        """Terms between operators; the leftmost derivation names the last operator first."""
+        self._depth += 1
+        if self._depth > LENGTH:  # more than a sequence can hold, and than Python's stack can some time
+            raise self._error(f"at most {LENGTH} levels of parentheses")
         sign = self._accept("-")
         terms, operators = [self._t()], []
         while self._peek() in _OPERATORS:
             operators.append(self._take())
             terms.append(self._t())
+        self._depth -= 1
         first = _INDEX["S", ("-", "T") if sign else ("T",)]
         found = [_INDEX["S", ("S", operator, "T")] for operator in reversed(operators)]
         return [*found, first, *(index for term in terms for index in term)]

@@ -99,7 +99,7 @@ def train_vae(run: Run, settings: SimpleNamespace, data: Expressions, rows: Spli
 def train_diffusion(
     run: Run, settings: SimpleNamespace, data: Expressions, rows: Split, vae: ExpressionVAE, *, is_prior: bool
 ) -> None:
-    """Diffusion in the standardised latents of the VAE; the prior is told type and part, the other one nothing."""
+    """Diffusion of the VAE's standardised latents; the prior is told type and part, the other one nothing."""
     cache, val = encode(vae, rows.train.sequences), encode(vae, rows.val.sequences)  # once
     space = LatentSpace(vae.latent_dim).to(run.device).fit(cache)
     cond, cond_val = rows.train.conditions().to(run.device), rows.val.conditions().to(run.device)  # (N, 28)
@@ -122,9 +122,9 @@ def train_diffusion(
 
     for _ in run.epochs():
         for idx in run.batches(len(cache)):
-            z = vae.reparameterize(cache.mu[idx], cache.logvar[idx])  # (B, D), a new one at every visit
+            u = space.normalize(cache.mu[idx])  # (B, D)
             # Draws t and the noise; the network itself hides some of the conditions.
-            loss = diffusion.training_loss(space.normalize(z), cond=cond[idx] if is_prior else None)
+            loss = diffusion.training_loss(u, cond=cond[idx] if is_prior else None)
 
             optimizer.zero_grad()
             loss.backward()
@@ -136,9 +136,8 @@ def train_diffusion(
             run.log(loss=loss, grad_norm=grad_norm)
 
         with run.evaluation() as eval_net:
-            z = vae.reparameterize(val.mu, val.logvar)
             judged = GaussianDiffusion(eval_net, process).to(run.device)
-            val_loss = judged.training_loss(space.normalize(z), cond=cond_val if is_prior else None).item()
+            val_loss = judged.training_loss(space.normalize(val.mu), cond=cond_val if is_prior else None).item()
         run.end_epoch(best=val_loss, val_loss=val_loss)
 
 
