@@ -143,7 +143,10 @@ def test_a_csv_that_is_none_is_refused(tmp_path, content, says):
         (lambda path: h5py.File(path, "w").close(), "has no key `data`"),
         (lambda path: write_hdf5(path, np.zeros((4, 72, 53))), r"`data` is \(4, 72, 53\)"),
         (lambda path: write_hdf5(path, np.zeros((4, 1, 72, 53))), "row 1: not one production"),
-        (lambda path: write_hdf5(path, one_hot([[0] * 72] * 3 + [[52] * 72]) * [[[[1]]]] * 3 + [[[[2]]]]), "row 1: not"),
+        (
+            lambda path: write_hdf5(path, one_hot([[0] * 72] * 3 + [[52] * 72]) * [[[[1]]]] * 3 + [[[[2]]]]),
+            "row 1: not",
+        ),
     ],
 )
 def test_an_hdf5_file_that_does_not_fit_is_refused(pair, change, says):
