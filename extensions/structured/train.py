@@ -44,17 +44,20 @@ def main() -> None:
     data, name = load(config.data.source, args.data_dir, config.data.csv, config.data.hdf5)
     rows = split(data, args.seed)
 
-    for stage in STAGES if args.only is None else (args.only,):
-        run = Run(f"structured_{stage}", stage, stage_args(args, getattr(config, stage), args.out_dir / stage))
-        if stage == STAGES[0] or args.only:
+    stages = STAGES if args.only is None else (args.only,)
+    for stage in stages:
+        section = getattr(config, stage)
+        flags = stage_args(args, section, args.out_dir / stage)
+        run = Run(f"structured_{stage}", stage, flags, is_last=stage == stages[-1])
+        if stage == stages[0]:
             run.say(
                 f"{name}: {len(data)} rows, {rows.repeated} of them an expression again; "
                 f"{len(rows.train)} to train on, {len(rows.val)} to validate, {len(rows.test)} held out"
             )
-        section = getattr(config, stage)
         if stage == "vae":
             train_vae(run, section, data, rows)
             continue
+        run.world.wait(run.device)  # for the VAE that the main process writes
         vae = load_vae(args.out_dir, run.device, data, args.seed)
         if stage == "classifier":
             train_classifier(run, section, data, rows, vae)

@@ -160,9 +160,9 @@ def test_without_the_real_rows_the_stand_in_is_taken_only_where_it_may(tmp_path)
     assert (name, len(data)) == ("standin", 25 * ROWS_PER_PAIR)
     with pytest.raises(UsageError, match=r"no .*tsoulos_dataset_1.csv: put the CSV there.*data.source=standin"):
         load("real", tmp_path)
-    with pytest.raises(UsageError, match="no .*other.csv"):
+    with pytest.raises(UsageError, match=r"no .*other\.csv"):
         load("auto", tmp_path, "other.csv")
-    with pytest.raises(UsageError, match="data.source must be auto, real or standin, not 'none'"):
+    with pytest.raises(UsageError, match=r"data\.source must be auto, real or standin, not 'none'"):
         load("none", tmp_path)
 
 
@@ -182,7 +182,8 @@ def test_nothing_held_out_is_seen():
     data = from_rows(standin_rows(), "the stand-in")
     rows = split(data, 42)
     seen, val, held_out = (set(part.texts) for part in (rows.train, rows.val, rows.test))
-    assert not (seen & val or seen & held_out or val & held_out)
+    assert seen.isdisjoint(val | held_out)
+    assert val.isdisjoint(held_out)
     assert len(rows.train) + len(rows.val) + len(rows.test) == len(data)
     assert 0.17 < len(rows.test) / len(data) < 0.23
     assert rows.repeated == len(data) - len(set(data.texts)) > 0
