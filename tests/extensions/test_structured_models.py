@@ -51,13 +51,19 @@ def with_oracle(vae, u0, timesteps=1000):
 
 
 @pytest.mark.parametrize("step", [0, 1, 500, 999])
-def test_the_true_noise_gives_x0_back(vae, step):
-    """x_0 is the state less its noise, divided by sqrt(alpha_bar): multiplied, it would be far off at t = 500."""
+def test_the_chain_brings_back_what_the_true_noise_is_of(vae, step):
     u0 = torch.randn(5, DIM)
     model, oracle = with_oracle(vae, u0)
     z = model.space.denormalize(u0)
     torch.testing.assert_close(model.noise_and_back(z, step), z, atol=2e-3, rtol=0)
     assert oracle.seen == list(range(step, -1, -1))  # every step of the chain, and not one
+
+
+def test_the_estimate_of_x0_divides_by_sqrt_alpha_bar(vae):
+    """With the true noise it is x_0. Multiplied, it would be off by 0.9 of it at t = 500."""
+    u0, noise, t = torch.randn(4, DIM), torch.randn(4, DIM), torch.tensor([0, 1, 500, 800])
+    diffusion = with_oracle(vae, u0)[0].diffusion
+    torch.testing.assert_close(diffusion.predict_x0(diffusion.q_sample(u0, t, noise), t, noise), u0, atol=1e-3, rtol=0)
 
 
 def test_a_sample_takes_the_whole_chain_and_is_a_latent(vae):
