@@ -284,3 +284,11 @@ def test_two_processes_are_one_run(tmp_path):
     assert result.stdout.count("2 processes") == len(STAGES)
     for stage in STAGES:
         assert [record["epoch"] for record in metrics(tmp_path / stage)] == [1, 2]
+
+
+def test_a_package_that_is_not_there_is_one_line():
+    """Without site-packages there is no h5py."""
+    command = [sys.executable, "-S", "-m", "extensions.structured", "train"]
+    result = subprocess.run(command, cwd=ROOT, env=child_env(), capture_output=True, text=True, timeout=60, check=False)
+    says = "extensions: error: h5py is not installed: pip install -r requirements-extensions.txt\n"
+    assert (result.returncode, result.stderr) == (1, says)
