@@ -19,7 +19,7 @@ $(BIN)/.installed: requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
-$(BIN)/.installed-dev: $(BIN)/.installed requirements-grading.txt requirements-instructor.txt requirements-cluster.txt requirements-app.txt requirements-dev.txt
+$(BIN)/.installed-dev: $(BIN)/.installed requirements-grading.txt requirements-instructor.txt requirements-cluster.txt requirements-app.txt requirements-extensions.txt requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
 	@touch $@
 

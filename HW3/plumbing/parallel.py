@@ -35,7 +35,8 @@ class World:
             return
         if batch_size % self.size:
             raise UsageError(f"--batch-size {batch_size} does not divide evenly among {self.size} processes")
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if not dist.is_initialized():  # by an earlier run of these processes
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
     def leave(self) -> None:
         """Part from the other processes."""
@@ -56,6 +57,10 @@ class World:
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether the flag is set in any process."""
         return flag if self.size == 1 else bool(self.sum(torch.tensor(int(flag), device=device)))
+
+    def wait(self, device: torch.device) -> None:
+        """Until all processes are here: what one of them wrote before, all can read afterwards."""
+        self.sum(torch.zeros((), device=device))
 
     def gather(self, rows: Tensor) -> Tensor:
         """The rows of all processes, (B / size, ...) -> (B, ...). Gradients flow back to every process."""

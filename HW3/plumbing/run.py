@@ -45,10 +45,12 @@ class Run:
     """One training run.
 
     kind: what its checkpoints hold.  name: what their files are called.  args: the flags of `training_parser`.
+    is_last: False if the same processes train another model afterwards. (They meet once: PyTorch hangs, now and then,
+    where a process group is made a second time.)
     """
 
-    def __init__(self, kind: str, name: str, args: Namespace) -> None:
-        self.kind, self.name, self.args = kind, name, args
+    def __init__(self, kind: str, name: str, args: Namespace, *, is_last: bool = True) -> None:
+        self.kind, self.name, self.args, self._is_last = kind, name, args, is_last
         self.world = World()
         self.device = pick_device("cpu" if getattr(args, "no_cuda", False) else args.device, self.world.local_rank)
         self.bf16 = computes_in_bf16(args.precision, kind, self.device)
@@ -119,7 +121,8 @@ class Run:
         while self.epoch < self.args.epochs:
             yield self.epoch + 1
             self._threads.adapt()
-        self.world.leave()
+        if self._is_last:
+            self.world.leave()
 
     def batches(self, n: int) -> Iterator[Tensor]:
         """One pass over n images in random order: the indices of this process's share of each batch."""

@@ -1,0 +1,1 @@
+"""What the tracks share: one file per idea."""

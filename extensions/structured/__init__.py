@@ -1,0 +1,1 @@
+"""Expressions as sequences of grammar productions; `python -m extensions.structured` is the command."""
