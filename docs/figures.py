@@ -101,8 +101,9 @@ class Runs:
 
     def model(self, run: str, guidance_scale: float | None = None) -> ImageModel:
         """A run's model, ready to draw: as its preset does, or with this guidance for all t and nothing else."""
-        only = {} if guidance_scale is None else {"guidance_until": 1.0, "autoguidance": 1.0}
-        return load_image_model(self.checkpoint(run), CPU, import_module, guidance_scale, **only)
+        alone = None if guidance_scale is None else 1.0
+        path = self.checkpoint(run)
+        return load_image_model(path, CPU, import_module, guidance_scale, guidance_until=alone, autoguidance=alone)
 
     def vae(self, run: str) -> ConvVAE:
         """A run's VAE with its encoder."""
