@@ -70,8 +70,8 @@ class Lever:
 
 # One at a time, each against the first. `--preset paper` is all of its own at once.
 LEVERS = {
-    "--quick": Lever(),
-    "--preset paper": Lever({stage: "--preset paper" for stage in ("vae", "clip", "latent_diffusion", "tiny_sd")}),
+    "quick": Lever(),
+    "preset paper": Lever({stage: "--preset paper" for stage in ("vae", "clip", "latent_diffusion", "tiny_sd")}),
     "VAE: squared error": Lever({"vae": "--loss-type mse"}),
     "VAE: KL weight 1": Lever({"vae": "--kl-weight 1"}),
     "VAE: no averaged weights": Lever({"vae": "--ema 0"}),
@@ -90,7 +90,7 @@ LEVERS = {
     "DPM-Solver++, 15 steps": Lever(drawing={"steps": 15, "sampler": "dpm"}),
     "DPM-Solver++, 10 steps": Lever(drawing={"steps": 10, "sampler": "dpm"}),
 }
-SMOKE = ("--quick", "no guidance at all")
+SMOKE = ("quick", "no guidance at all")
 
 
 # -- training ---------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def test_smoke(tmp_path):
     found = json.loads((tmp_path / "out.json").read_text())
     assert set(found["levers"]) == {"vae", "latent_diffusion", "tiny_sd"}
     assert set(found["levers"]["tiny_sd"]) == set(SMOKE)
-    assert set(found["levers"]["vae"]) == {"--quick"}, "guidance leaves it alone"
+    assert set(found["levers"]["vae"]) == {"quick"}, "guidance leaves it alone"
     for rows in found["levers"].values():
         for [metrics] in rows.values():
             assert metrics["cpu_seconds"] > 1
