@@ -284,6 +284,7 @@ def main() -> None:
         lever = LEVERS[name]
         moved = [stage for stage in args.stages if lever == Lever() or lever.moves(stage)]
         for seed in args.seeds:
+            print(f"measuring: {name}, seed {seed}", flush=True)
             for stage, metrics in measure(runs, judges, lever, seed, moved).items():
                 found[stage].setdefault(name, []).append(metrics)
     print(f"\n{real_images(judges)}")
