@@ -63,8 +63,8 @@ class Lever:
         """Whether it changes what comes out of a stage."""
         if any(part in self.flags for part in (stage, *NEEDS.get(stage, ()))):
             return True
-        if stage == "tiny_sd" and self.guidance is not None:
-            return True
+        if self.guidance is not None:  # of the text
+            return stage == "tiny_sd"
         return stage != "vae" and (self.autoguidance is not None or bool(self.drawing))
 
 
@@ -81,7 +81,7 @@ LEVERS = {
     "no guidance at all": Lever(guidance=(1, 1), autoguidance=1),
     "autoguidance only": Lever(guidance=(1, 1)),
     "no autoguidance": Lever(autoguidance=1),
-    "autoguidance 2": Lever(autoguidance=2),
+    "autoguidance 1.5": Lever(autoguidance=1.5),
     "text guidance 1.5 only": Lever(guidance=(1.5, 1), autoguidance=1),
     "text guidance 3 only": Lever(guidance=(3, 1), autoguidance=1),
     "text guidance below all of T": Lever(guidance=(2, 1)),
