@@ -66,6 +66,7 @@ def test_every_picture_is_shown_and_every_shown_one_is_made():
 
 def test_every_picture_lies_there_and_there_is_no_other():
     found = {path.relative_to(figures.IMGS).as_posix() for path in figures.IMGS.rglob("*") if path.is_file()}
+    found = {name for name in found if not name.startswith("extensions/")}  # those the tracks' own commands make
     assert found == {*FILES_MADE, BY_HAND}
     assert len(figures.FIGURES) == len(FILES_MADE)  # --only takes the name without folder and ending
 
