@@ -1,7 +1,7 @@
 """What two networks that play against each other need: their losses, and that a step of one leaves the other alone.
 
-Goodfellow et al. 2014, "Generative Adversarial Nets". Discriminators give logits, never probabilities: a sigmoid before a
-loss on logits would keep it above 0.63 however well they do.
+Goodfellow et al. 2014, "Generative Adversarial Nets". Discriminators give logits, never probabilities: a sigmoid before
+a loss on logits would keep it above 1 however well they do.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 def average_gradients(model: nn.Module, world: World) -> None:
-    """What DDP does, for a model whose forward pass is called in parts: each gradient becomes the mean of all processes'."""
+    """What DDP does, for a model that is called in parts: each gradient becomes the mean of all processes'."""
     if world.size > 1:
         for parameter in model.parameters():
             if parameter.grad is not None:

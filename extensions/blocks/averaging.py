@@ -14,7 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 def warmed_up_ema(decay: float) -> Callable[[Any, Any, Any], None]:
     """The `multi_avg_fn` of an AveragedModel whose decay grows with the number n of updates up to `decay`.
 
-    decay_n = min(decay, (1 + n) / (10 + n)): until the limit is reached, an average over about the last tenth of the run.
+    decay_n = min(decay, (1 + n) / (10 + n)): until then an average over about the last tenth of the run.
     """
 
     def update(averaged: Any, current: Any, updates: Any) -> None:

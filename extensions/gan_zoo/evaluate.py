@@ -26,8 +26,8 @@ from torch import Tensor
 from extensions.blocks.command import arguments, track_parser
 from extensions.gan_zoo.data import Images, load
 from extensions.gan_zoo.models import MLPVAE
-from extensions.gan_zoo.trained import STAGES, load_trained, zoo_settings
 from extensions.gan_zoo.train import mean_over, vae_losses
+from extensions.gan_zoo.trained import STAGES, load_trained, zoo_settings
 from HW3.data import ImageSet, resize_uint8
 from HW3.generate import draw
 from HW3.judge import IMAGE_SIZE, Judge, load_judge
@@ -53,9 +53,9 @@ def main() -> None:
 
     x = data.test.to(device).batch(slice(None))[0]
     with torch.inference_mode():
-        found = {"vae_loss": mean_over(lambda x: vae_losses(vae.net, x, config.vae), x)}
-        reconstructions = reconstruct(vae.net, test.batch(slice(None))[0])
-        fitted = vae.net.decode(fitted_latents(vae.net, data.train.to(device), num))
+        found = {"vae_loss": mean_over(lambda x: vae_losses(vae.vae, x, vae.settings), x)}
+        reconstructions = reconstruct(vae.vae, test.batch(slice(None))[0])
+        fitted = vae.vae.decode(fitted_latents(vae.vae, data.train.to(device), num))
     labels = diffusion.labels(num)
     drawn = draw(diffusion.drawer, num, device, labels=labels, seed=args.seed, progress=True)[0]
     pictures = {
@@ -73,7 +73,7 @@ def main() -> None:
         found["label_accuracy_diffusion"] = (seen == labels).double().mean().item()
 
     print(f"{data.source}: {len(x)} held-out images, {num} pictures of each model; judge: {judge.name}\n")
-    print(f"vae_loss {found['vae_loss']:.3f} ({config.vae.loss}, beta {config.vae.beta:g})\n")
+    print(f"vae_loss {found['vae_loss']:.3f} ({vae.settings.loss}, beta {vae.settings.beta:g})\n")
     print(f"{'Fréchet distance':20} {'':>8}   95 % interval")
     for name, (value, low, high) in distances.items():
         print(f"{name:20} {value:8.2f}   {low:.2f} to {high:.2f}")

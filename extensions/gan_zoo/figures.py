@@ -8,7 +8,7 @@ examples:
   reconstruction.png    held-out images above what the VAE makes of them
   interpolation.png     from one latent to another: of the VAE, between images; of the GAN, between draws
   forward.png           images on their way to noise
-  reverse.png           and noise on its way to an image of each class: the state, and below it the estimate of the image
+  reverse.png           noise on its way to images of the first classes: the state, above the estimate of the image
   grid_MODEL.png        12 x 12 pictures of each model
 """
 
@@ -44,22 +44,23 @@ def main() -> None:
     config = zoo_settings(args)
     device = pick_device(args.device)
     data = load(config.data, args.data_dir, args.seed)
-    vae, gan, diffusion = (load_trained(args.out_dir, stage, device, config, data) for stage in STAGES)
+    models = {stage: load_trained(args.out_dir, stage, device, config, data) for stage in STAGES}
+    vae = models["vae"].vae
     x = data.test.to(device).subset(2 * COLUMNS).batch(slice(None))[0]
     torch.manual_seed(args.seed)
 
     drawn = {}
-    for name, model in zip(STAGES, (vae, gan, diffusion)):
+    for name, model in models.items():
         labels = model.labels(COLUMNS**2)
         drawn[name], _ = draw(model.drawer, COLUMNS**2, device, labels=labels, seed=args.seed, progress=True)
     names = ("real", *STAGES)
     rows = torch.cat([x[:COLUMNS], *(drawn[name][:COLUMNS] for name in STAGES)])
     pictures: dict[str, Figure | bytes] = {
         "side_by_side": labelled_grid(rows, names, [""] * COLUMNS),
-        "reconstruction": reconstructions(vae.net, x),
-        "interpolation": interpolation(vae.net, gan, x, args.seed),
-        "forward": forward(diffusion.drawer.diffusion, x[:ROWS]),  # type: ignore[arg-type]  # it has one
-        "reverse": reverse(diffusion, args.seed, device),
+        "reconstruction": reconstructions(vae, x),
+        "interpolation": interpolation(vae, models["gan"], x, args.seed),
+        "forward": forward(models["diffusion"].drawer.diffusion, x[:ROWS]),  # type: ignore[arg-type]  # it has one
+        "reverse": reverse(models["diffusion"], args.seed, device),
     }
     pictures |= {f"grid_{name}": grid_png(images, columns=COLUMNS) for name, images in drawn.items()}
     folder = args.to or args.out_dir / "figures"
@@ -88,8 +89,9 @@ def interpolation(vae: MLPVAE, gan: Trained, x: Tensor, seed: int) -> Figure:
     straight = start + weights[:, None, None] * (end - start)  # (STEPS, ROWS, D)
     noise = starting_noise(gan.drawer, 2 * ROWS, x.device, seed=seed)
     arcs = slerp(noise[:ROWS], noise[ROWS:], weights)
-    images = [model(z.transpose(0, 1).flatten(0, 1)) for model, z in ((vae.decode, straight), (gan.net, arcs))]
-    return labelled_grid(torch.cat(images), ("vae", "gan"), [f"{w:.1f}" for w in weights.tolist()])
+    both = (vae.decode, straight), (gan.drawer.decode, arcs)
+    images = torch.cat([decode(z.transpose(0, 1).flatten(0, 1)) for decode, z in both])
+    return labelled_grid(images, ("vae", "gan"), [f"{w:.1f}" for w in weights.tolist()])
 
 
 @torch.inference_mode()
@@ -103,8 +105,8 @@ def forward(diffusion: GaussianDiffusion, x: Tensor) -> Figure:
 
 
 def reverse(model: Trained, seed: int, device: torch.device) -> Figure:
-    """An image of each class from noise, by the steps that drawing takes."""
-    names = model.class_names
+    """An image of each of the first classes from noise, by the steps that drawing takes."""
+    names = model.class_names[:ROWS]
     labels = torch.arange(len(names), device=device)
     noise = starting_noise(model.drawer, len(names), device, seed=seed)
     way = trajectory(model.drawer, noise, labels=labels, frames=STEPS)

@@ -1,8 +1,9 @@
-"""The VAE and the GAN. Images are (B, 1, S, S) in [0, 1]; the diffusion model is HW3's U-Net (blocks/conditional.py)."""
+"""The VAE and the GAN. Images are (B, 1, S, S) in [0, 1]. The diffusion model is in blocks/conditional.py."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +57,7 @@ def reconstruction_loss(recon: Tensor, x: Tensor, kind: str) -> Tensor:
 
     recon, x: in [0, 1].  kind: l1, l2, or bce, which takes pixels as probabilities of white, in nats.
     """
-    losses = {"l1": F.l1_loss, "l2": F.mse_loss, "bce": F.binary_cross_entropy}
+    losses: dict[str, Callable[..., Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss, "bce": F.binary_cross_entropy}
     return losses[kind](recon, x, reduction="none").flatten(1).sum(dim=1)
 
 
@@ -109,17 +110,14 @@ def _mlp_discriminator(image_size: int, hidden_dim: int) -> nn.Sequential:
 def _dc_generator(image_size: int, latent_dim: int, width: int) -> nn.Sequential:
     side = image_size // 4
     return nn.Sequential(
-        nn.Linear(latent_dim, 4 * width * side**2),
-        nn.Unflatten(1, (4 * width, side, side)),  # (B, 4W, 7, 7)
-        _norm(4 * width),
-        nn.ReLU(),
-        nn.ConvTranspose2d(4 * width, 2 * width, 4, stride=2, padding=1),  # (B, 2W, 14, 14)
+        nn.Linear(latent_dim, 2 * width * side**2),
+        nn.Unflatten(1, (2 * width, side, side)),  # (B, 2W, 7, 7)
         _norm(2 * width),
         nn.ReLU(),
-        nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),  # (B, W, 28, 28)
+        nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),  # (B, W, 14, 14)
         _norm(width),
         nn.ReLU(),
-        nn.Conv2d(width, 1, 3, padding=1),
+        nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1),  # (B, 1, 28, 28)
         nn.Sigmoid(),
     )
 

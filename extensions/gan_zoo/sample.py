@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from extensions.blocks.command import arguments, track_parser
 from extensions.blocks.config import nearest
 from extensions.gan_zoo.trained import STAGES, Trained, load_trained, zoo_settings

@@ -5,7 +5,7 @@ examples:
   python -m extensions.gan_zoo sweep --quick --set vae.loss=l1 --set sweep.betas="0.005 0.05 0.5"
   python -m extensions.gan_zoo sweep --quick --resume              go on where Ctrl-C stopped it
 
-With little weight the latents lie where the prior N(0, I) does not draw; with much the decoder learns little of the image.
+With little weight the latents lie where the prior N(0, I) does not draw; with much they tell little of the image.
 Writes sweep/LOSS.json and, of all losses that were swept, sweep/sweep.png in --out-dir.
 """
 
@@ -55,7 +55,7 @@ def main() -> None:
         vae = load_trained(args.out_dir / place, "vae", run.device, config, data)
         test = data.test.to(run.device).subset(config.sweep.samples).batch(slice(None))[0]
         with torch.inference_mode():
-            back = reconstruct(vae.net, test)
+            back = reconstruct(vae.vae, test)
         drawn, _ = draw(vae.drawer, config.sweep.samples, run.device, seed=args.seed)
         point = {
             "beta": beta,

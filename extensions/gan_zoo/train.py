@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 
 import torch
@@ -56,7 +57,7 @@ def main() -> None:
         if stage == stages[0]:
             run.say(
                 f"{data.source}: {len(data.train)} images to train on, {len(data.val)} to validate, "
-                f"{len(data.test)} held out, {data.image_size} x {data.image_size}, {len(data.train.class_names)} classes"
+                f"{len(data.test)} held out; {len(data.train.class_names)} classes, {data.image_size} pixels"
             )
         if stage == "vae":
             train_vae(run, config.vae, data)
@@ -130,6 +131,11 @@ def mean_over(losses: Callable[..., Tensor], *rows: Tensor) -> float:
     """The mean over all rows of what `losses` gives for each row of a chunk."""
     chunks = zip(*(tensor.split(CHUNK) for tensor in rows), strict=True)
     return torch.cat([losses(*chunk) for chunk in chunks]).mean().item()
+
+
+def diffusion_losses(diffusion: GaussianDiffusion, x: Tensor, labels: Tensor) -> Tensor:
+    """The loss of a chunk of images, at random steps, for each of them, (B,)."""
+    return diffusion.training_loss(x * 2 - 1, cond=labels).expand(len(x))
 
 
 def train_gan(run: Run, settings: SimpleNamespace, data: Images) -> None:
@@ -225,9 +231,7 @@ def train_diffusion(run: Run, settings: SimpleNamespace, sample: SimpleNamespace
         with run.evaluation() as eval_unet, run.autocast():
             judged = GaussianDiffusion(eval_unet, process).to(run.device)
             x, labels = val.batch(slice(None))
-            val_loss = mean_over(
-                lambda x, labels: judged.training_loss(x * 2 - 1, cond=labels).expand(len(x)), x, labels
-            )
+            val_loss = mean_over(partial(diffusion_losses, judged), x, labels)
             if run.time_for_pictures(epoch):
                 drawer = guided_drawer(eval_unet, process, sample, run.device)
                 shown = torch.arange(SHOWN, device=run.device) % net_config["classes"]

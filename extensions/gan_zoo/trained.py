@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from extensions.blocks.command import settings
 from extensions.blocks.conditional import Guided, LabelledUNet
@@ -58,8 +58,8 @@ def zoo_settings(args: Namespace) -> SimpleNamespace:
     stride = config.diffusion.patch_size * 2 ** (config.diffusion.levels - 1)
     if config.data.image_size % stride:
         raise UsageError(
-            f"data.image_size {config.data.image_size} is not divisible by {stride}, as diffusion.levels "
-            f"{config.diffusion.levels} with diffusion.patch_size {config.diffusion.patch_size} needs: lower one of them"
+            f"diffusion.levels {config.diffusion.levels} and diffusion.patch_size {config.diffusion.patch_size} need a "
+            f"data.image_size that {stride} divides, not {config.data.image_size}: lower one of them"
         )
     return config
 
@@ -68,9 +68,17 @@ def zoo_settings(args: Namespace) -> SimpleNamespace:
 class Trained:
     """A model of a run, ready to draw with HW3.generate, and what it was trained on."""
 
-    net: nn.Module
     drawer: ImageModel
     origin: dict[str, Any]
+    settings: SimpleNamespace  # those of its training
+    autoencoder: MLPVAE | None = None
+
+    @property
+    def vae(self) -> MLPVAE:
+        """The VAE itself. Raises ValueError for another model."""
+        if self.autoencoder is None:
+            raise ValueError("this model encodes nothing")
+        return self.autoencoder
 
     @property
     def class_names(self) -> list[str]:
@@ -96,18 +104,19 @@ def load_trained(
             f"{path} was trained on other images ({origin['source']}, {origin['image_size']} pixels): "
             "repeat its data settings and --data-dir, or train anew"
         )
+    trained_with = SimpleNamespace(**checkpoint["args"])
     if stage == "diffusion":
         process = DiffusionConfig(**checkpoint["config"]["diffusion"])
         if config.sample.ddim_steps > process.timesteps:
             raise UsageError(f"sample.ddim_steps {config.sample.ddim_steps} is outside 1 to {process.timesteps}")
         net = _frozen(labelled_unet(net_config), checkpoint["ema"], path, device)
-        return Trained(net, guided_drawer(net, process, config.sample, device), origin)
+        return Trained(guided_drawer(net, process, config.sample, device), origin, trained_with)
     if stage == "gan":
         gan = GAN(**net_config)
         generator = _frozen(gan.generator, checkpoint["ema"], path, device)
-        return Trained(generator, ImageModel(generator, (gan.latent_dim,)), origin)
-    vae = MLPVAE(**net_config)
-    return Trained(_frozen(vae, checkpoint["ema"], path, device), ImageModel(vae.decode, (vae.latent_dim,)), origin)
+        return Trained(ImageModel(generator, (gan.latent_dim,)), origin, trained_with)
+    vae = _frozen(MLPVAE(**net_config), checkpoint["ema"], path, device)
+    return Trained(ImageModel(vae.decode, (vae.latent_dim,)), origin, trained_with, vae)
 
 
 def labelled_unet(config: dict[str, Any]) -> LabelledUNet:
@@ -117,11 +126,11 @@ def labelled_unet(config: dict[str, Any]) -> LabelledUNet:
 
 
 def guided_drawer(
-    net: nn.Module, process: DiffusionConfig, settings: SimpleNamespace, device: torch.device
+    net: LabelledUNet, process: DiffusionConfig, settings: SimpleNamespace, device: torch.device
 ) -> ImageModel:
-    """What draws with a noise predictor by DDIM and guidance. HW3's `texts` are conditions by label: labels themselves."""
+    """What draws by DDIM, with guidance. HW3's `texts` are conditions by label: here the labels themselves."""
     diffusion = GaussianDiffusion(Guided(net, settings.guidance), process).to(device)
-    labels = torch.arange(net.classes, device=device)  # type: ignore[arg-type]  # a LabelledUNet's
+    labels = torch.arange(net.classes, device=device)
     return ImageModel(lambda x: (x + 1) / 2, None, diffusion, labels, settings.ddim_steps)
 
 
