@@ -31,7 +31,7 @@ from extensions.gan_zoo.trained import STAGES, load_trained, zoo_settings
 from HW3.data import ImageSet, resize_uint8
 from HW3.generate import draw
 from HW3.judge import IMAGE_SIZE, Judge, load_judge
-from HW3.metrics import REFERENCE, Estimate, frechet_distance
+from HW3.metrics import REFERENCE, RESAMPLES, Estimate, frechet_distance
 from HW3.plumbing.device import pick_device
 from HW3.plumbing.errors import UsageError
 from HW3.plumbing.files import write_atomically
@@ -102,9 +102,9 @@ def reference_of(judge: Judge, data: Images, device: torch.device) -> Tensor:
     return judge.judge(as_judged(data.train.to(device).subset(REFERENCE).batch(slice(None))[0]))[0]
 
 
-def distance(judge: Judge, images: Tensor, reference: Tensor, name: str) -> Estimate:
-    """The Fréchet distance of pictures from the reference."""
-    return frechet_distance(judge.judge(as_judged(images))[0], reference, name)
+def distance(judge: Judge, images: Tensor, reference: Tensor, name: str, resamples: int = RESAMPLES) -> Estimate:
+    """The Fréchet distance of pictures from the reference. Its interval is empty without resamples."""
+    return frechet_distance(judge.judge(as_judged(images))[0], reference, name, resamples)
 
 
 def reconstruct(vae: MLPVAE, images: Tensor) -> Tensor:

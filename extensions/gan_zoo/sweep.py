@@ -59,8 +59,8 @@ def main() -> None:
         drawn, _ = draw(vae.drawer, config.sweep.samples, run.device, seed=args.seed)
         point = {
             "beta": beta,
-            "frechet_distance": distance(judge, drawn, reference, f"beta {beta:g}").value,
-            "frechet_distance_reconstruction": distance(judge, back, reference, f"beta {beta:g}").value,
+            "frechet_distance": distance(judge, drawn, reference, place, 0).value,
+            "frechet_distance_reconstruction": distance(judge, back, reference, place, 0).value,
         }
         run.say("  ".join(f"{name} {value:.4g}" for name, value in point.items()))
         points.append(point)
