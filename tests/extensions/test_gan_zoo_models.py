@@ -126,8 +126,8 @@ def test_the_average_of_a_short_run_is_not_its_initial_weights():
 def test_the_decay_is_that_of_the_setting_in_a_long_run():
     assert averaged(0.5, 3) == pytest.approx(1 - 2 / 11 * 3 / 12 * 4 / 13)
     assert averaged(0.0, 1) == 1
-    ratio = (1 - averaged(0.9, 101)) / (1 - averaged(0.9, 100))
-    assert ratio == pytest.approx(0.9, rel=1e-2)  # (1 + 101) / (10 + 101) would be 0.919
+    ratio = (1 - averaged(0.3, 6)) / (1 - averaged(0.3, 5))
+    assert ratio == pytest.approx(0.3, rel=1e-2)  # (1 + 6) / (10 + 6) would be 0.44
 
 
 # -- the U-Net that is told a label -----------------------------------------------------------------------------
