@@ -59,8 +59,10 @@ def settings(args: Namespace, folder: Path) -> SimpleNamespace:
 def stage_args(args: Namespace, section: SimpleNamespace, out_dir: Path) -> Namespace:
     """What HW3.plumbing.run.Run is told of one stage of `train`: the flags, and the settings of its section.
 
-    Each stage has a folder of its own. A stage that --resume finds not begun yet begins.
+    Each stage has a folder of its own. A stage that --resume finds not begun yet begins. `precision` and `sample_every`
+    are fp32 and 0, pictures after the last epoch only, where the section has no such settings.
     """
     shared = {name: getattr(args, name) for name in ("seed", "device", "data_dir", "overwrite")}
     resume = args.resume and any(out_dir.glob("*_latest.pt"))
-    return Namespace(**shared, out_dir=out_dir, resume=resume, precision="fp32", sample_every=0, **vars(section))
+    fixed = {"precision": "fp32", "sample_every": 0}
+    return Namespace(**shared, out_dir=out_dir, resume=resume, **{**fixed, **vars(section)})

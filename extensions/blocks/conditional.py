@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from HW3.latent import EpsMLP
+from HW3.Unet import UNet
 from train_tiny_sd import guided_eps
 
 
@@ -37,6 +38,38 @@ class EpsMLPNull(EpsMLP):
                 dropped = torch.rand(len(x), 1, device=x.device) < self.cond_dropout
                 emb = torch.where(dropped, self.null.to(emb.dtype), emb)
         return self.denoise(x, self.embed_time(t) + emb)
+
+
+class LabelledUNet(UNet):
+    """eps(x_t, t, label) for images: HW3's U-Net with an embedding of labels, one of which is a token for none.
+
+    In training mode the token replaces each row's label with probability `cond_dropout`.
+    """
+
+    def __init__(
+        self,
+        classes: int = 10,
+        base_channels: int = 32,
+        channel_mults: tuple[int, ...] = (1, 2, 4),
+        attention: bool = False,
+        patch_size: int = 1,
+        *,
+        channels: int = 1,
+        cond_dropout: float = 0.1,
+    ) -> None:
+        width = 4 * base_channels
+        super().__init__(channels, base_channels, channel_mults, width, attention, patch_size)
+        self.classes, self.cond_dropout = classes, cond_dropout
+        self.labels = nn.Embedding(classes + 1, width)  # the last is the token
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """x: (B, C, H, W);  t: (B,) long;  cond: labels (B,) long, or None for no condition.  Returns like x."""
+        null = torch.full((len(x),), self.classes, device=x.device)
+        labels = null if cond is None else cond
+        if self.training and cond is not None:
+            dropped = torch.rand(len(x), device=x.device) < self.cond_dropout
+            labels = torch.where(dropped, null, labels)
+        return super().forward(x, t, self.labels(labels))
 
 
 class Guided(nn.Module):

@@ -53,6 +53,15 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
 
 
+def check_choice(config: SimpleNamespace, key: str, choices: Sequence[str]) -> None:
+    """Raise UsageError unless the setting of this key, written with dots, is one of the choices."""
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    if value not in choices:
+        raise UsageError(f"{key} cannot be {value!r}: {nearest(value, choices)}")
+
+
 def _read(path: Path) -> Settings:
     try:
         text = path.read_text(encoding="utf-8")
