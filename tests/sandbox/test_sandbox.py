@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -167,6 +168,24 @@ def test_no_two_workers_on_a_machine_have_the_same_seat(monkeypatch):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there are no such names")
+def test_a_run_may_end_while_a_worker_is_left_behind(tmp_path, monkeypatch):
+    zygote = workers.Zygote(tmp_path, enforced=False)
+    starting, start = threading.Event(), threading.Thread.start
+
+    def slowly(thread):
+        if thread is not leaving:
+            starting.set()
+            time.sleep(0.2)
+        start(thread)
+
+    leaving = threading.Thread(target=zygote.leave_behind, args=(zygote.take_seat(0), tmp_path / "box", None))
+    monkeypatch.setattr(threading.Thread, "start", slowly)
+    leaving.start()
+    assert starting.wait(10)
+    zygote.close()
+    leaving.join()
+
+
 def test_seats_run_out(monkeypatch):
     monkeypatch.setattr(confinement, "USERS", 0)
     with pytest.raises(SandboxError, match="all 0 seats"):

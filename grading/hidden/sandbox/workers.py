@@ -113,7 +113,7 @@ class Zygote:
         self.folder, self.enforced, self.as_nobody = folder, enforced, as_nobody
         self._lock = threading.Lock()
         self._seats, self._taken = threading.Condition(), Counter[int]()  # how many of each slot
-        self._reapers = set[threading.Thread]()
+        self._reapers, self._reaping = set[threading.Thread](), threading.Lock()
         try:
             # From nobody, files are protected by their permissions, from being cut as well.
             filter = seccomp_filter(TRUNCATION if as_nobody else landlock_version()) if enforced else None
@@ -217,8 +217,9 @@ class Zygote:
             if pid is not None:
                 self.ask({"kill": pid}, [])
         finally:
-            self._reapers.add(reaper)
-            reaper.start()
+            with self._reaping:  # close() must not meet one that is known and not yet started
+                self._reapers.add(reaper)
+                reaper.start()
 
     def _see_to(self, seat: Seat, box: Path, pid: int | None) -> None:
         with contextlib.suppress(ZygoteLost):  # whose end has killed it, too
@@ -231,14 +232,18 @@ class Zygote:
             self._seats.notify_all()
         self._reapers.discard(threading.current_thread())
 
+    def _reapers_now(self) -> list[threading.Thread]:
+        with self._reaping:
+            return list(self._reapers)
+
     def close(self) -> None:
         """End it, and with it every worker."""
         end = time.monotonic() + GRACE_SECONDS
-        for reaper in list(self._reapers):  # those that have been killed are reaped, as far as that is quick
+        for reaper in self._reapers_now():  # those that have been killed are reaped, as far as that is quick
             reaper.join(max(0.0, end - time.monotonic()))
         self._process.kill()  # whoever waits for an answer learns it by that
         self._process.wait()
-        for reaper in list(self._reapers):
+        for reaper in self._reapers_now():
             reaper.join()
         self._control.close()
         self._log.close()
