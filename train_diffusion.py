@@ -60,7 +60,7 @@ def main() -> None:
 
     net_config = {"base_channels": args.base_channels, "attention": args.attention, "patch_size": args.patch_size}
     process = DiffusionConfig(timesteps=args.timesteps, schedule=args.schedule, prediction=args.prediction)
-    unet = UNet(**net_config).to(run.device).to(memory_format=torch.channels_last)
+    unet = UNet(**net_config).to(run.device)
     ema = AveragedModel(unet, multi_avg_fn=get_ema_multi_avg_fn(args.ema))
     optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, weight_decay=0, fused=True)
     extra: dict = {}

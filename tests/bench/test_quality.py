@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -65,8 +66,14 @@ def test_cells_are_the_median_and_the_spread():
 
 
 @pytest.mark.slow
-def test_smoke(tmp_path):
-    done = run_script("bench/quality.py", "--smoke", "--runs", tmp_path, "--json", tmp_path / "out.json")
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """What both benchmarks train on bundled digits, once."""
+    return tmp_path_factory.mktemp("runs")
+
+
+def test_smoke(tmp_path, runs):
+    done = run_script("bench/quality.py", "--smoke", "--runs", runs, "--json", tmp_path / "out.json")
     assert_succeeds(done)
     found = json.loads((tmp_path / "out.json").read_text())
     assert set(found["levers"]) == {"vae", "latent_diffusion", "tiny_sd"}
@@ -81,3 +88,11 @@ def test_smoke(tmp_path):
     assert quality.TABLES.keys() >= found["levers"].keys()
     for head in ("| vae |", "| tiny_sd |", "| no guidance at all |"):
         assert head in done.stdout
+
+
+def test_smoke_of_variants(runs):
+    names = ["as it is", "flow matching", "FiLM", "adaLN", "v, sigmoid", "twice the epochs"]
+    done = run_script("bench/variants.py", "--smoke", "--runs", runs, "--only", *names)
+    assert_succeeds(done)
+    for name in names:
+        assert f"| {name} |" in done.stdout
