@@ -26,11 +26,12 @@ from HW3.Unet import UNet
 from HW3.viz import save_grid
 
 QUICK = {
-    "epochs": {"digits": 14, "*": 4},
+    "epochs": {"digits": 14, "*": 9},
     "batch_size": {"digits": 32, "*": 128},
     "timesteps": {"digits": 250, "*": 1000},
     "lr": 2e-3,
-    "base_channels": 24,
+    "base_channels": {"digits": 24, "*": 32},
+    "attention": {"digits": False, "*": True},
     "patch_size": 2,
     "prediction": "v",
     "autoguidance": {"digits": 1.0, "*": 2.0},
