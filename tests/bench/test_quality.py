@@ -90,6 +90,7 @@ def test_smoke(tmp_path, runs):
         assert head in done.stdout
 
 
+@pytest.mark.slow
 def test_smoke_of_variants(runs):
     names = ["as it is", "flow matching", "FiLM", "adaLN", "v, sigmoid", "twice the epochs"]
     done = run_script("bench/variants.py", "--smoke", "--runs", runs, "--only", *names)
