@@ -12,6 +12,8 @@ Writes samples_{ddpm,ddim}_epoch_XXX.png, loss.png, metrics.jsonl and diffusion_
 import HW3.plumbing.startup  # noqa: F401  before torch, which may not be there
 
 # isort: split
+from argparse import BooleanOptionalAction
+
 import torch
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -50,7 +52,9 @@ def main() -> None:
     add_diffusion(parser, ddim_steps=200)
     group = parser.add_argument_group("U-Net")
     group.add_argument("--base-channels", type=at_least(1), default=32, help="width at full resolution")
-    group.add_argument("--attention", action="store_true", help="self-attention at the lowest resolution")
+    group.add_argument(
+        "--attention", action=BooleanOptionalAction, default=False, help="self-attention at the lowest resolution"
+    )
     group.add_argument(
         "--patch-size", type=at_least(1), default=1, help="fold P x P pixels into one: P^2 times cheaper"
     )
