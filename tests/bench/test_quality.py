@@ -42,9 +42,9 @@ def test_every_lever_is_one_that_the_scripts_know():
     """A flag that has gone would be found after an hour of training."""
     for name, lever in LEVERS.items():
         for stage, flags in lever.flags.items():
-            help = run_here(f"train_{stage}.py", "--help").stdout
+            words = run_here(f"train_{stage}.py", "--help").stdout.split()
             for flag in flags.split():
-                assert not flag.startswith("--") or f"{flag} " in help, (name, stage, flag)
+                assert not flag.startswith("--") or flag in words, (name, stage, flag)
         assert lever == Lever() or any(lever.moves(stage) for stage in TABLES), name
 
 
@@ -65,13 +65,13 @@ def test_cells_are_the_median_and_the_spread():
     assert table("vae", {"a": [dict.fromkeys(keys, 2.0)]}).splitlines()[-1] == "| a | 2.00 | 2.00 | 2 |"
 
 
-@pytest.mark.slow
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
     """What both benchmarks train on bundled digits, once."""
     return tmp_path_factory.mktemp("runs")
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path, runs):
     done = run_script("bench/quality.py", "--smoke", "--runs", runs, "--json", tmp_path / "out.json")
     assert_succeeds(done)
