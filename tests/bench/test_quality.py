@@ -92,7 +92,7 @@ def test_smoke(tmp_path, runs):
 
 @pytest.mark.slow
 def test_smoke_of_variants(runs):
-    names = ["as it is", "flow matching", "FiLM", "adaLN", "v, sigmoid", "twice the epochs"]
+    names = ["the base", "flow matching", "FiLM", "adaLN", "v, sigmoid", "twice the epochs"]
     done = run_script("bench/variants.py", "--smoke", "--runs", runs, "--only", *names)
     assert_succeeds(done)
     for name in names:

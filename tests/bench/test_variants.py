@@ -14,7 +14,7 @@ def process() -> Process:
     return Process(torch.nn.Identity(), Variant())
 
 
-def test_as_it_is_is_the_loss_of_training():
+def test_the_base_has_the_loss_of_training():
     x0, cond = torch.randn(8, 5), torch.randn(8, 3)
     process = Process(lambda x, t, cond: 0.5 * x, Variant())
     torch.manual_seed(0)
