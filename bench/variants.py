@@ -5,9 +5,9 @@ examples:
   python bench/variants.py --only "the base" "flow matching"
   python bench/variants.py --smoke                            bundled digits, an epoch: that all of it works
 
-Each is trained as train_tiny_sd.py --quick trains, in the latents of bench/quality.py's chain, with one thing other than
-in the base: 3 blocks, batches of 256, learning rate 0.001. What --quick has now came out of this table.
-Two judges look at what it draws without any guidance, where differences show, and with the preset's.
+Each is trained as train_tiny_sd.py --quick trains, in the latents of bench/quality.py's chain, with one thing other
+than in the base: 3 blocks, batches of 256, learning rate 0.001. What --quick has now came out of this table. Two judges
+look at what is drawn without any guidance, where differences show, and with the preset's.
 """
 
 from __future__ import annotations
