@@ -1,5 +1,6 @@
 # make demo   everything set up, then the whole assignment in miniature on bundled digits
-# make test   everything set up, then all tests
+# make test   everything set up, then all tests but those that are marked slow
+# make test-slow   these
 # make figures   every picture of README and the notes, from runs that are trained where they are missing
 #
 # Needs Python 3.10 or later and nothing else: both work in ./.venv, which they make.
@@ -8,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test lint figures clean
+.PHONY: demo test test-slow lint figures clean
 .DELETE_ON_ERROR:
 
 $(BIN)/.installed: requirements.txt
@@ -34,8 +35,11 @@ demo: $(BIN)/.installed
 	$(BIN)/python evaluate.py --num 300 --clip-ckpt $(DEMO)/clip/clip_latest.pt $(DEMO)/*/*_latest.pt
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 	$(BIN)/python -m pytest grading/
+
+test-slow: $(BIN)/.installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: $(BIN)/.installed-dev
 	$(BIN)/ruff check .

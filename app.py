@@ -191,7 +191,7 @@ def build(lab: Lab) -> gr.Blocks:
                 button = gr.Button("Draw", variant="primary", scale=1)
             with gr.Row():
                 kind = gr.Radio(drawing, value=[*there, *drawing][0], label="model", scale=4)
-                sampler = gr.Radio(["ddim", "dpm", "ddpm"], value="ddim", label="sampler", scale=2)
+                sampler = gr.Radio(["ddim", "dpm", "ddpm"], value="ddim", label="sampler", scale=3)
                 seed = gr.Number(0, precision=0, minimum=0, label="seed", scale=1)
             with gr.Row():
                 guidance = gr.Slider(0, 10, 2, step=0.1, label="guidance")

@@ -12,6 +12,8 @@ Writes samples_{ddpm,ddim}_epoch_XXX.png, loss.png, metrics.jsonl and diffusion_
 import HW3.plumbing.startup  # noqa: F401  before torch, which may not be there
 
 # isort: split
+from argparse import BooleanOptionalAction
+
 import torch
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -26,11 +28,12 @@ from HW3.Unet import UNet
 from HW3.viz import save_grid
 
 QUICK = {
-    "epochs": {"digits": 14, "*": 4},
+    "epochs": {"digits": 14, "*": 9},
     "batch_size": {"digits": 32, "*": 128},
     "timesteps": {"digits": 250, "*": 1000},
     "lr": 2e-3,
-    "base_channels": 24,
+    "base_channels": {"digits": 24, "*": 32},
+    "attention": {"digits": False, "*": True},
     "patch_size": 2,
     "prediction": "v",
     "autoguidance": {"digits": 1.0, "*": 2.0},
@@ -49,7 +52,9 @@ def main() -> None:
     add_diffusion(parser, ddim_steps=200)
     group = parser.add_argument_group("U-Net")
     group.add_argument("--base-channels", type=at_least(1), default=32, help="width at full resolution")
-    group.add_argument("--attention", action="store_true", help="self-attention at the lowest resolution")
+    group.add_argument(
+        "--attention", action=BooleanOptionalAction, default=False, help="self-attention at the lowest resolution"
+    )
     group.add_argument(
         "--patch-size", type=at_least(1), default=1, help="fold P x P pixels into one: P^2 times cheaper"
     )
@@ -60,7 +65,7 @@ def main() -> None:
 
     net_config = {"base_channels": args.base_channels, "attention": args.attention, "patch_size": args.patch_size}
     process = DiffusionConfig(timesteps=args.timesteps, schedule=args.schedule, prediction=args.prediction)
-    unet = UNet(**net_config).to(run.device).to(memory_format=torch.channels_last)
+    unet = UNet(**net_config).to(run.device)
     ema = AveragedModel(unet, multi_avg_fn=get_ema_multi_avg_fn(args.ema))
     optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, weight_decay=0, fused=True)
     extra: dict = {}

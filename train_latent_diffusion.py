@@ -28,8 +28,9 @@ from HW3.viz import save_grid
 
 QUICK = {
     "epochs": {"digits": 80, "*": 20},
-    "batch_size": {"digits": 128, "*": 256},
-    "lr": 1e-3,
+    "batch_size": {"digits": 128, "*": 512},
+    "lr": {"digits": 1e-3, "*": 2e-3},
+    "blocks": {"digits": 3, "*": 5},
     "prediction": "v",
     "autoguidance": {"digits": 1.0, "*": 2.0},
     "ddim_steps": 50,
@@ -58,6 +59,7 @@ def main() -> None:
     space = LatentSpace(vae.latent_dim, canonicalize=args.canonicalize).to(run.device).fit(cache)
 
     net_config = {"latent_dim": vae.latent_dim, "time_dim": args.time_dim, "hidden_dim": args.hidden_dim}
+    net_config["blocks"] = args.blocks
     process = DiffusionConfig(timesteps=args.timesteps, schedule=args.schedule, prediction=args.prediction)
     net = EpsMLP(**net_config).to(run.device)
     ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(args.ema))

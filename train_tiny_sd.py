@@ -41,8 +41,9 @@ from HW3.viz import save_grid
 
 QUICK = {
     "epochs": {"digits": 80, "*": 20},
-    "batch_size": {"digits": 128, "*": 256},
-    "lr": 1e-3,
+    "batch_size": {"digits": 128, "*": 512},
+    "lr": {"digits": 1e-3, "*": 2e-3},
+    "blocks": {"digits": 3, "*": 5},
     "prediction": "v",
     "guidance_scale": {"digits": 1.5, "*": 2.0},
     "guidance_until": {"digits": 1.0, "*": 0.7},
@@ -57,8 +58,10 @@ PAPER = {"prediction": "eps", "guidance_scale": 1.0, "autoguidance": 1.0}
 class EpsMLPCond(EpsMLP):
     """eps(x_t, t, cond) for latents: an `EpsMLP` that also listens to a text embedding."""
 
-    def __init__(self, latent_dim: int, cond_dim: int, time_dim: int = 256, hidden_dim: int = 512) -> None:
-        super().__init__(latent_dim, time_dim, hidden_dim)
+    def __init__(
+        self, latent_dim: int, cond_dim: int, time_dim: int = 256, hidden_dim: int = 512, *, blocks: int = 3
+    ) -> None:
+        super().__init__(latent_dim, time_dim, hidden_dim, blocks=blocks)
         self.cond_proj = nn.Linear(cond_dim, hidden_dim)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
@@ -131,7 +134,7 @@ def main() -> None:
     texts = text_conditions(clip)  # (10, E)
 
     net_config = {"latent_dim": vae.latent_dim, "time_dim": args.time_dim, "hidden_dim": args.hidden_dim}
-    net_config["cond_dim"] = clip.embed_dim
+    net_config |= {"cond_dim": clip.embed_dim, "blocks": args.blocks}
     process = DiffusionConfig(timesteps=args.timesteps, schedule=args.schedule, prediction=args.prediction)
     net = EpsMLPCond(**net_config).to(run.device)
     ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(args.ema))

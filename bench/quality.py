@@ -71,10 +71,16 @@ class Lever:
 # One at a time, each against the first. `--preset paper` is all of its own at once.
 LEVERS = {
     "quick": Lever(),
-    "preset paper": Lever({stage: "--preset paper" for stage in ("vae", "clip", "latent_diffusion", "tiny_sd")}),
+    "preset paper": Lever({stage: "--preset paper" for stage in LATEST}),
+    "float32": Lever({stage: "--precision fp32" for stage in ("vae", "latent_diffusion", "tiny_sd")}),
+    "VAE: 2 epochs": Lever({"vae": "--epochs 2"}),
+    "VAE: 6 epochs": Lever({"vae": "--epochs 6"}),
+    "VAE: 40 latents": Lever({"vae": "--latent-dim 40"}),
+    "denoisers: 10 epochs": Lever({stage: "--epochs 10" for stage in ("latent_diffusion", "tiny_sd")}),
+    "denoisers: 60 epochs": Lever({stage: "--epochs 60" for stage in ("latent_diffusion", "tiny_sd")}),
     "VAE: squared error": Lever({"vae": "--loss-type mse"}),
     "VAE: KL weight 1": Lever({"vae": "--kl-weight 1"}),
-    "VAE: no averaged weights": Lever({"vae": "--ema 0"}),
+    "VAE: averaged weights": Lever({"vae": "--ema 0.99"}),
     "eps, linear schedule": Lever({stage: "--prediction eps" for stage in ("latent_diffusion", "tiny_sd")}),
     "no averaged weights": Lever({stage: "--ema 0" for stage in ("latent_diffusion", "tiny_sd")}),
     "text never hidden": Lever({"tiny_sd": "--cond-dropout 0"}, guidance=(1, 1)),
@@ -89,6 +95,10 @@ LEVERS = {
     "DDIM, 15 steps": Lever(drawing={"steps": 15}),
     "DPM-Solver++, 15 steps": Lever(drawing={"steps": 15, "sampler": "dpm"}),
     "DPM-Solver++, 10 steps": Lever(drawing={"steps": 10, "sampler": "dpm"}),
+    "U-Net: 24 channels": Lever({"diffusion": "--base-channels 24"}),
+    "U-Net: 48 channels": Lever({"diffusion": "--base-channels 48"}),
+    "U-Net: no attention": Lever({"diffusion": "--no-attention"}),
+    "U-Net: patches of 4": Lever({"diffusion": "--patch-size 4 --base-channels 64"}),
 }
 SMOKE = ("quick", "no guidance at all")
 

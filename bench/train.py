@@ -106,7 +106,9 @@ class Stage:
     def pair(self, model: nn.Module) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
         """The same network twice: for us, and for the plain loop with its optimiser."""
         plain = copy.deepcopy(model).to(self.device)
-        ours = model.to(self.device).to(memory_format=torch.channels_last)
+        ours = model.to(self.device)
+        if not isinstance(model, UNet):  # which runs faster without
+            ours = ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         ema = AveragedModel(ours, multi_avg_fn=get_ema_multi_avg_fn(self.bench.ema))
         optimizer = torch.optim.AdamW(ours.parameters(), lr=2e-4, weight_decay=0, fused=True)
         trained = self.run.start(ours, ema, optimizer, config={})

@@ -201,6 +201,7 @@ def add_latent(parser: Parser) -> argparse._ArgumentGroup:
     group.add_argument("--latent-dim", type=at_least(1), help="size of z, if you want the checkpoint's checked")
     group.add_argument("--time-dim", type=even, default=256, help="size of the sinusoidal time embedding")
     group.add_argument("--hidden-dim", type=at_least(1), default=512, help="width of the MLP")
+    group.add_argument("--blocks", type=at_least(1), default=3, help="residual blocks of the MLP")
     return group
 
 

@@ -90,7 +90,7 @@ def curve_png(folder: Path) -> bytes:
 
 def curve(sweeps: list[dict[str, Any]]) -> Figure:
     """The distance of what is drawn, and of reconstructions, against the weight of the KL term."""
-    figure = new_figure(6, 4)
+    figure = new_figure(6, 4.4)
     axes = figure.subplots()
     for number, sweep in enumerate(sweeps):
         betas = [point["beta"] for point in sweep["points"]]
@@ -102,5 +102,5 @@ def curve(sweeps: list[dict[str, Any]]) -> Figure:
             axes.plot(betas, values, line, color=f"C{number}", label=f"{sweep['loss']}, {what}")
     axes.set(xscale="log", yscale="log", xlabel="beta, the weight of the KL term", ylabel="Fréchet distance")
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=2, fontsize="small")  # where no curve can be behind it
     return figure

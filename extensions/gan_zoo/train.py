@@ -205,7 +205,7 @@ def train_diffusion(run: Run, settings: SimpleNamespace, sample: SimpleNamespace
         schedule=settings.schedule,
         prediction=settings.prediction,
     )
-    unet = labelled_unet(net_config).to(run.device).to(memory_format=torch.channels_last)
+    unet = labelled_unet(net_config).to(run.device)
     ema = AveragedModel(unet, multi_avg_fn=warmed_up_ema(settings.ema))
     optimizer = torch.optim.AdamW(unet.parameters(), lr=settings.lr, weight_decay=0, fused=True)
     config = {"net": net_config, "diffusion": vars(process), "origin": data.origin()}

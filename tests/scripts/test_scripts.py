@@ -253,6 +253,8 @@ def test_the_readmes_presets_are_those_of_the_scripts(kind, monkeypatch):
 
 
 def shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
