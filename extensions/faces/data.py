@@ -41,7 +41,7 @@ def class_names(attribute: str) -> tuple[str, str]:
 
 
 def read_celeba(root: Path, split: str, attribute: str, size: int, limit: int) -> ImageSet:
-    """The first `limit` faces of a split, the square in their middle resized; labels: whether they have the attribute."""
+    """The first `limit` faces of a split: the square in their middle, resized; labels: have they the attribute?"""
     found, folder = _open(root, split), root / "celeba"
     names = [name for name in found.attr_names if name]
     if attribute not in names:
