@@ -17,7 +17,7 @@ from extensions.blocks.residual import group_norm
 from HW3.plumbing.errors import UsageError
 
 VGG16 = "vgg16-397923af.pth"  # torchvision's name for the weights
-_RELU3_3 = 16  # so many layers of VGG16 end with it
+_TO_RELU3_3: list[str | int] = [64, 64, "M", 128, 128, "M", 256, 256, 256]  # the first 16 layers of its features
 
 
 class SmallClassifier(nn.Module):
@@ -56,9 +56,9 @@ class VGG16Features(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from torchvision.models import vgg16  # a second to import, and only this network needs it
+        from torchvision.models.vgg import make_layers  # a second to import, and only this network needs it
 
-        self.layers = vgg16(weights=None).features[:_RELU3_3]
+        self.layers = make_layers(_TO_RELU3_3)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])  # of its training images
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
 

@@ -55,8 +55,6 @@ def read_folder(folder: Path, size: int, mode: str = "L") -> ImageSet:
         raise UserError(f"{folder}: {str(error).splitlines()[0]} {layout}") from None
     if len(found.classes) < 2:
         raise UserError(f"{folder} has one class only, {found.classes[0]}, and two are needed: {layout}")
-    if len(found) < 10:
-        raise UserError(f"{folder} has {len(found)} images, which is too few to hold some out: add more")
     images, labels = zip(*found, strict=True)
     return ImageSet(torch.stack(images), torch.tensor(labels), tuple(found.classes))
 

@@ -83,9 +83,8 @@ def as_png(figure: Figure) -> bytes:
 
 
 def log_of(folder: Path) -> list[dict[str, float]]:
-    """The metrics log of a stage; a log that is not there any more is an empty picture."""
-    path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """The metrics log of a stage."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def reconstruction(model: Trained, shown: ImageSet) -> bytes:
@@ -133,7 +132,7 @@ def _some(way: Way, wanted: int) -> list[int]:
 def denoising(model: Trained, way: Way, cache: LatentCache) -> Figure:
     """The first sample's way: some of its states, decoded, above the map of latents with all of its states on it."""
     some = _some(way, STATES)
-    images = decoded(model.vae, model.space.denormalize(way.states[some, 0])).clamp(0, 1)
+    images = decoded(model.vae, model.space.denormalize(way.states[some, 0]))
     names = ["x" if way.times[k] < 0 else f"t = {way.times[k]}" for k in some]
 
     # All on the same two axes: those along which standardised latents vary most.
@@ -162,5 +161,5 @@ def denoising(model: Trained, way: Way, cache: LatentCache) -> Figure:
 @torch.inference_mode()
 def animation(model: Trained, way: Way) -> bytes:
     """Some states of the way, decoded, as a GIF."""
-    frames = [decoded(model.vae, model.space.denormalize(way.states[k])).clamp(0, 1) for k in _some(way, FRAMES)]
+    frames = [decoded(model.vae, model.space.denormalize(way.states[k])) for k in _some(way, FRAMES)]
     return gif(torch.stack(frames), columns=4, fps=8)

@@ -36,3 +36,43 @@ def assert_refused(result: CompletedProcess[str], *parts: object) -> None:
     assert lines[0].startswith("extensions.structured: error: "), lines[0]
     missing = [str(part) for part in parts if str(part) not in lines[0]]
     assert not missing, f"{missing} not in: {lines[0]}"
+
+
+# -- catdog and faces, which are one code ------------------------------------------------------------------------
+
+# The smallest models that still do everything, the discriminator included: 333 pictures in two batches, and 70 to test,
+# as the judge has 64 features.
+SMALL_FAMILY = {
+    "data.source": "standin", "data.standin_images": 350,
+    **{f"{stage}.{name}": value for stage in ("judge", "features", "vae", "diffusion") for name, value in {
+        "epochs": 2, "batch_size": 175, "lr": 0.01,
+    }.items()},
+    **{f"{stage}.precision": "fp32" for stage in ("judge", "features", "vae")},
+    **{"judge.width": 8, "features.widths": [4, 8], "perceptual.features": "classifier"},
+    **{"vae.latent_dim": 6, "vae.head_dim": 8, "vae.discriminator_widths": [4, 8]},
+    **{"vae.kl_weight": [[0.2, 0.0], [0.6, 0.01]], "vae.perceptual_weight": [[0.0, 0.1]]},
+    **{"vae.class_weight": [[0.0, 0.1]], "vae.centre_weight": [[0.0, 0.1]], "vae.adversarial_weight": [[0.0, 0.1]]},
+    **{"diffusion.batch_size": 350, "diffusion.time_dim": 8, "diffusion.hidden_dim": 16, "diffusion.timesteps": 20},
+    **{"sample.ddim_steps": 4, "evaluate.samples": 70},
+}  # fmt: skip
+WIDTHS = {"catdog": [4, 8, 8, 8], "faces": [4, 4, 8, 8, 8]}
+
+
+def family_changes(name: str, **more: object) -> list[str]:
+    """SMALL_FAMILY as flags for this track. Keyword arguments change it, with __ for the dot."""
+    values = {**SMALL_FAMILY, "vae.widths": WIDTHS[name], **{k.replace("__", "."): v for k, v in more.items()}}
+    return [flag for key, value in values.items() for flag in ("--set", f"{key}={value}")]
+
+
+def family(name: str, verb: str, *flags: object) -> CompletedProcess[str]:
+    """`python -m extensions.NAME VERB FLAGS...`"""
+    return run_here(f"extensions.{name}.__main__", verb, *flags)
+
+
+def assert_family_refused(name: str, result: CompletedProcess[str], *parts: object, code: int = 2) -> None:
+    """This exit code and one line on stderr, which says all of this."""
+    lines = result.stderr.splitlines()
+    assert (result.returncode, len(lines)) == (code, 1), result.stderr
+    assert lines[0].startswith(f"extensions.{name}: error: "), lines[0]
+    missing = [str(part) for part in parts if str(part) not in lines[0]]
+    assert not missing, f"{missing} not in: {lines[0]}"
