@@ -51,6 +51,7 @@ from HW3.diffusion import DiffusionConfig, GaussianDiffusion
 from HW3.generate import draw
 from HW3.latent import LatentSpace
 from HW3.learning_rate import warmup_cosine
+from HW3.plumbing.errors import UserError
 from HW3.plumbing.files import write_atomically
 from HW3.plumbing.run import Run
 from HW3.vae import kl_divergence
@@ -59,6 +60,7 @@ from HW3.viz import latent_map, pca, save_grid, save_pairs, tsne
 SHOWN = 32  # pictures in a grid
 COLUMNS = 8
 MAPPED = 600  # validation images on a map of latents
+FEWEST = 4  # of them: a map has two axes, and t-SNE looks at neighbours
 
 
 def main(track: Track) -> None:
@@ -70,6 +72,10 @@ def main(track: Track) -> None:
     args = parser.parse_args(arguments())
     config = track_settings(track, args)
     data = track.load(config.data, args.data_dir, args.seed)
+    if len(data.val) < FEWEST:
+        raise UserError(
+            f"data.validation: of {len(data.train)} images {len(data.val)} are too few to look at: raise it"
+        )
 
     stages = stages_of(config) if args.only is None else (args.only,)
     for stage in stages:

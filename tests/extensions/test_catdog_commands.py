@@ -162,7 +162,13 @@ def test_every_config_trains_two_steps(flags, tmp_path, monkeypatch):
     """The models as they are, on 8 pictures of the stand-in in two batches."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # whatever lies in this machine's
     steps = [f"{stage}.{name}" for stage in STAGES for name in ("epochs=1", "batch_size=4")]
-    steps += ["diffusion.batch_size=8", "data.source=standin", "data.standin_images=9", "sample.ddim_steps=2"]
+    steps += [
+        "diffusion.batch_size=8",
+        "data.source=standin",
+        "data.standin_images=16",
+        "data.validation=0.5",
+        "sample.ddim_steps=2",
+    ]
     result = catdog("train", *flags, *[flag for step in steps for flag in ("--set", step)], "--out-dir", tmp_path)
     assert_succeeds(result)
     for stage in STAGES:
@@ -199,7 +205,7 @@ def test_vgg16_gives_the_features_where_its_file_is(tmp_path, monkeypatch):
     seen, original = [], losses.perceptual_loss
     spy = lambda features, *images: seen.append(features.__self__) or original(features, *images)  # noqa: E731
     monkeypatch.setattr(train, "perceptual_loss", spy)
-    few = {"data__standin_images": 9, "perceptual__features": "auto", "vae__epochs": 1}
+    few = {"data__standin_images": 16, "data__validation": 0.5, "perceptual__features": "auto", "vae__epochs": 1}
     given = changes(**few, perceptual__weights=path)
     assert_succeeds(catdog("train", *given, "--only", "vae", "--out-dir", tmp_path / "run"))
     assert {type(net).__name__ for net in seen} == {"VGG16Features"}
@@ -490,6 +496,11 @@ def test_before_training_the_commands_say_what_to_run(tmp_path):
         assert_refused(result, "no checkpoint at", "make it with python -m extensions.catdog train")
     result = catdog("train", *changes(), "--only", "diffusion", "--out-dir", tmp_path)
     assert_refused(result, "no checkpoint at", "vae_latest.pt")
+
+
+def test_pictures_that_are_too_few_are_one_line(tmp_path):
+    result = catdog("train", *changes(data__standin_images=20), "--out-dir", tmp_path)
+    assert_family_refused("catdog", result, "data.validation: of 19 images 1 are too few to look at", code=1)
 
 
 def test_an_unknown_command_is_one_line_and_help_names_every_one():
