@@ -243,7 +243,7 @@ def train_vae(
         with run.evaluation() as eval_vae, run.autocast():
             metrics = look_at(eval_vae, val)
             if run.time_for_pictures(epoch):
-                shown = val.batch(slice(SHOWN // 2))[0]
+                shown = val.subset(SHOWN // 2).batch(slice(None))[0]  # of all classes, whatever their order
                 recon = eval_vae.decode(eval_vae.encode(shown)[0])
                 save_pairs(shown, recon, run.out_dir / f"reconstruction_epoch_{epoch:03d}.png", columns=COLUMNS)
                 write_atomically(run.out_dir / f"latent_space_epoch_{epoch:03d}.png", latent_space(eval_vae, val))
@@ -263,7 +263,7 @@ def look_at(vae: LabelledVAE, images: ImageSet) -> dict[str, float]:
 
 def latent_space(vae: LabelledVAE, images: ImageSet) -> bytes:
     """A map of the posterior means of images, as a PNG: their principal axes, and t-SNE."""
-    some = images.limit(MAPPED)
+    some = images.subset(MAPPED)
     points = encode(vae, some).mu.cpu()
     maps = {"principal axes": pca(points), "t-SNE": tsne(points)}
     buffer = io.BytesIO()

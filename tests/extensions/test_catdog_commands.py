@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +32,7 @@ from HW3.diffusion import GaussianDiffusion
 from HW3.generate import draw
 from HW3.metrics import frechet_distance
 from HW3.plumbing.run import Run
+from HW3.viz import latent_map
 from tracks import SMALL_FAMILY, assert_family_refused, family, family_changes
 
 CPU = torch.device("cpu")
@@ -322,6 +324,19 @@ def test_drawing_leaves_the_random_state_alone(trained, tmp_path):
     draw(model.drawer, 3, CPU, labels=model.labels(3))
     figures.way_back(model, model.labels(2), 0)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_pictures_show_both_classes_also_where_the_files_are_in_order(trained, monkeypatch):
+    """A folder's validation pictures are all cats first, and then all dogs."""
+    images = data().train
+    order = images.labels.argsort()
+    images = replace(images, images=images.images[order], labels=images.labels[order])
+    seen = []
+    spy = lambda maps, labels, names: seen.append(labels.bincount()) or latent_map(maps, labels, names)  # noqa: E731
+    monkeypatch.setattr(train, "latent_map", spy)
+    monkeypatch.setattr(train, "MAPPED", 60)
+    train.latent_space(load_vae(TRACK, trained, CPU), images)
+    assert seen[0].min() > 15
 
 
 def test_diffusion_learns_latents_standardised_over_all_training_pictures(copied, monkeypatch):
