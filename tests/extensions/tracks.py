@@ -50,14 +50,14 @@ def assert_refused(result: CompletedProcess[str], *parts: object) -> None:
 SMALL_FAMILY = {
     "data.source": "standin", "data.standin_images": 350,
     **{f"{stage}.{name}": value for stage in ("judge", "features", "vae", "diffusion") for name, value in {
-        "epochs": 2, "batch_size": 175, "lr": 0.01,
+        "epochs": 2, "batch_size": 176, "lr": 0.01,
     }.items()},
     **{f"{stage}.precision": "fp32" for stage in ("judge", "features", "vae")},
     **{"judge.width": 8, "features.widths": [4, 8], "perceptual.features": "classifier"},
     **{"vae.latent_dim": 6, "vae.head_dim": 8, "vae.discriminator_widths": [4, 8]},
     **{"vae.kl_weight": [[0.2, 0.0], [0.6, 0.01]], "vae.perceptual_weight": [[0.0, 0.1]]},
     **{"vae.class_weight": [[0.0, 0.1]], "vae.centre_weight": [[0.0, 0.1]], "vae.adversarial_weight": [[0.0, 0.1]]},
-    **{"diffusion.batch_size": 350, "diffusion.time_dim": 8, "diffusion.hidden_dim": 16, "diffusion.timesteps": 20},
+    **{"diffusion.batch_size": 352, "diffusion.time_dim": 8, "diffusion.hidden_dim": 16, "diffusion.timesteps": 20},
     **{"sample.ddim_steps": 4, "evaluate.samples": 70},
 }  # fmt: skip
 WIDTHS = {"catdog": [4, 8, 8, 8], "faces": [4, 4, 8, 8, 8]}
