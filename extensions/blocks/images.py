@@ -59,8 +59,8 @@ def read_folder(folder: Path, size: int, mode: str = "L") -> ImageSet:
     return ImageSet(torch.stack(images), torch.tensor(labels), tuple(found.classes))
 
 
-def read_image(path: Path, size: int, mode: str = "L", crop: int | None = None) -> Tensor:
-    """An image as (C, size, size) uint8: a square of `crop` pixels in its middle, by default its largest one."""
+def read_image(path: Path, size: int, mode: str = "L") -> Tensor:
+    """An image as (C, size, size) uint8: its largest square in the middle."""
     from PIL import Image
 
     try:
@@ -72,7 +72,7 @@ def read_image(path: Path, size: int, mode: str = "L", crop: int | None = None) 
         raise UserError(f"{path} cannot be read as an image ({reason}): replace it or delete it") from None
     image = pixels[None] if pixels.ndim == 2 else pixels.movedim(2, 0)  # (C, H, W)
     height, width = image.shape[1:]
-    side = min(height, width, crop or height)
+    side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = image[None, :, top : top + side, left : left + side].contiguous()  # (1, C, side, side)
     return resize_uint8(square, size)[0]

@@ -16,7 +16,6 @@ from HW3.data import ImageSet
 from HW3.plumbing.errors import UsageError, UserError
 
 SOURCES = ("auto", "celeba", "standin")
-CROP = 178  # the width of the aligned pictures; the square in their middle has the face
 TEST_SHARE = 10  # a test picture for so many training pictures
 
 
@@ -41,7 +40,10 @@ def class_names(attribute: str) -> tuple[str, str]:
 
 
 def read_celeba(root: Path, split: str, attribute: str, size: int, limit: int) -> ImageSet:
-    """The first `limit` faces of a split: the square in their middle, resized; labels: have they the attribute?"""
+    """The first `limit` faces of a split, resized; labels: have they the attribute?
+
+    The pictures are aligned, 178 x 218: the largest square in their middle, of 178, has the face.
+    """
     found, folder = _open(root, split), root / "celeba"
     names = [name for name in found.attr_names if name]
     if attribute not in names:
@@ -50,9 +52,7 @@ def read_celeba(root: Path, split: str, attribute: str, size: int, limit: int) -
     if len(labels.unique()) < 2:
         raise UserError(f"{folder}: all {len(labels)} {split} faces are one class for {attribute}: raise data.limit")
     files = [folder / "img_align_celeba" / name for name in found.filename[:limit]]
-    return ImageSet(
-        torch.stack([read_image(file, size, "RGB", CROP) for file in files]), labels, class_names(attribute)
-    )
+    return ImageSet(torch.stack([read_image(file, size, "RGB") for file in files]), labels, class_names(attribute))
 
 
 def _open(root: Path, split: str) -> Any:

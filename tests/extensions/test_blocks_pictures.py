@@ -68,9 +68,10 @@ def test_all_of_the_vae_is_used_and_rows_stay_apart():
     assert x.grad[1].abs().sum() > 0
     assert x.grad[[0, 2, 3]].abs().sum() == 0
     z = torch.randn(2, 10)
-    before = vae.decode(z)
+    before, kept = vae.decode(z), set(vars(vae))
     vae.encode(torch.rand(4, 3, 32, 32))
     assert torch.equal(vae.decode(z), before)  # the decoder remembers no encoder
+    assert set(vars(vae)) == kept  # nor does anybody else
 
 
 def test_widths_that_do_not_fit_the_size_are_refused():
