@@ -8,7 +8,7 @@ examples:
   latents.png            the latents of held-out pictures, on their principal axes and by t-SNE, a colour per class
   samples.png            drawn pictures, a class below the other
   denoising_CLASS.png    the states of one way back from noise, decoded; below, the same way through the latents
-  animation_CLASS.gif    sixteen pictures of a class on their way from noise
+  animation_CLASS.gif    nine pictures of a class on their way from noise
   losses.png             the losses of the VAE and of the diffusion model, epoch by epoch
 """
 
@@ -39,8 +39,8 @@ from HW3.viz import gif, grid_png, loss_curves, new_figure, pairs, show
 
 COLUMNS = 12
 STATES = 11  # columns of a denoising picture
-MOVING = 16  # pictures of an animation
-FRAMES = 25
+MOVING = 9  # pictures of an animation
+FRAMES = 16
 MAPPED = 600  # held-out latents behind a way through them
 
 
@@ -63,7 +63,7 @@ def main(track: Track) -> None:
         "reconstruction.png": reconstruction(model, shown),
         "latents.png": latent_space(model.vae, test),
         "samples.png": grid_png(drawn, columns=COLUMNS),
-        "losses.png": loss_curves({stage: log_of(args.out_dir / stage) for stage in ("vae", "diffusion")}),
+        "losses.png": losses(args.out_dir),
     }
     for label, name in enumerate(names):
         one = way_back(model, torch.tensor([label], device=device), args.seed)
@@ -82,9 +82,19 @@ def as_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def losses(out_dir: Path) -> Figure:
+    """The losses of the VAE, of which there are many, and of the diffusion model."""
+    figure = loss_curves({stage: log_of(out_dir / stage) for stage in ("vae", "diffusion")})
+    for axes in figure.axes:
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))  # beside the curves
+    return figure
+
+
 def log_of(folder: Path) -> list[dict[str, float]]:
-    """The metrics log of a stage."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """The metrics log of a stage, without losses that took no part in it."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    used = {name for record in records for name, value in record.items() if value != 0}
+    return [{name: value for name, value in record.items() if name in used} for record in records]
 
 
 def reconstruction(model: Trained, shown: ImageSet) -> bytes:
@@ -162,4 +172,4 @@ def denoising(model: Trained, way: Way, cache: LatentCache) -> Figure:
 def animation(model: Trained, way: Way) -> bytes:
     """Some states of the way, decoded, as a GIF."""
     frames = [decoded(model.vae, model.space.denormalize(way.states[k])) for k in _some(way, FRAMES)]
-    return gif(torch.stack(frames), columns=4, fps=8)
+    return gif(torch.stack(frames), columns=3, fps=8)
