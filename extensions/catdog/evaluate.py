@@ -5,7 +5,7 @@ examples:
   python -m extensions.catdog evaluate --quick --json metrics.json --set sample.guidance=1
 
   latent_accuracy      held-out pictures of which the classifier of the latents says the class, at the posterior mean
-  judge_accuracy       held-out pictures of which the judge does: its limits are those of the next two
+  judge_accuracy       held-out pictures of which the judge does: how far to believe the next two
   judge_accuracy_reconstruction    the same pictures, encoded and decoded
   class_agreement      drawn pictures in which the judge sees the class that was asked for; also by class,
                        class_agreement_NAME
