@@ -182,13 +182,17 @@ def kl_curve(weights: Sequence[float], reconstruction: Sequence[float], kl: Sequ
     return figure
 
 
-def latent_map(maps: dict[str, Tensor], labels: Tensor) -> Figure:
-    """Points (N, 2), such as `pca` and `tsne` give, coloured by label (N,); a panel for each map."""
+def latent_map(maps: dict[str, Tensor], labels: Tensor, names: Sequence[str] = ()) -> Figure:
+    """Points (N, 2), such as `pca` and `tsne` give, coloured by label (N,); a panel for each map.
+
+    names: what the legend calls the labels, by default by their numbers.
+    """
     figure = new_figure(4 * len(maps) + 0.6, 4)
     panels = figure.subplots(1, len(maps), squeeze=False)[0]
     for axes, (title, points) in zip(panels, maps.items(), strict=True):
         for label in labels.unique().tolist():
-            axes.scatter(*points[labels == label].T.tolist(), s=6, linewidths=0, color=f"C{label}", label=str(label))
+            name = names[label] if names else str(label)
+            axes.scatter(*points[labels == label].T.tolist(), s=6, linewidths=0, color=f"C{label}", label=name)
         axes.set(xticks=[], yticks=[], title=title)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", markerscale=3, frameon=False)
     return figure

@@ -97,7 +97,14 @@ def _replace(settings: Settings, new: Settings, where: str, above: str = "") -> 
 
 
 def _checked(value: Any, old: Any, where: str) -> Any:
-    """The value, if it is of the type of the old one. Counts are 1 or more, other numbers 0 or more."""
+    """The value, if it is of the type of the old one. Counts are 1 or more, other numbers 0 or more.
+
+    A list is one of values like the first of the old list, as many as one likes.
+    """
+    if isinstance(old, list):
+        if not isinstance(value, list) or not value:
+            raise UsageError(f"{where} must be a list such as {old}, not {value!r}")
+        return [_checked(item, old[0], f"{where}: each of the list") for item in value]
     if isinstance(old, str) and value is None:  # name=, with nothing behind it
         value = ""
     # YAML reads 1 as an integer, and 1e-3, without a point, as a text.

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from extensions.blocks.adversarial import LEAK, conv_discriminator
+from extensions.blocks.residual import group_norm
 from HW3.plumbing.errors import UsageError
 from HW3.vae import ConvVAE
 
 LOSSES = ("l1", "l2", "bce")
 KINDS = ("mlp", "dcgan")
-_LEAK = 0.2
 
 
 class MLPVAE(nn.Module):
@@ -76,7 +76,7 @@ class GAN(nn.Module):
             if image_size % 4:
                 raise UsageError(f"gan.kind dcgan needs a data.image_size that 4 divides, not {image_size}")
             self.generator = _dc_generator(image_size, latent_dim, width)
-            self.discriminator = _dc_discriminator(image_size, width)
+            self.discriminator = conv_discriminator(image_size, 1, (width, 2 * width))
 
     def forward(self, z: Tensor) -> Tensor:
         """Latents -> the logits of what is drawn from them."""
@@ -86,7 +86,7 @@ class GAN(nn.Module):
 def _mlp_generator(image_size: int, latent_dim: int, hidden_dim: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(latent_dim, hidden_dim),
-        nn.LeakyReLU(_LEAK),
+        nn.LeakyReLU(LEAK),
         nn.Linear(hidden_dim, image_size**2),
         nn.Sigmoid(),
         nn.Unflatten(1, (1, image_size, image_size)),
@@ -97,44 +97,23 @@ def _mlp_discriminator(image_size: int, hidden_dim: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(image_size**2, hidden_dim),
-        nn.LeakyReLU(_LEAK),
+        nn.LeakyReLU(LEAK),
         nn.Linear(hidden_dim, 1),
         nn.Flatten(0),  # (B, 1) -> (B,), also for a batch of one
     )
 
 
-# Radford et al. 2016, "Unsupervised Representation Learning with Deep Convolutional GANs", with GroupNorm for their
-# BatchNorm, whose statistics would mix real images with drawn ones, and be those of one process's share of a batch.
-
-
 def _dc_generator(image_size: int, latent_dim: int, width: int) -> nn.Sequential:
+    """Radford et al. 2016, "Unsupervised Representation Learning with Deep Convolutional GANs"."""
     side = image_size // 4
     return nn.Sequential(
         nn.Linear(latent_dim, 2 * width * side**2),
         nn.Unflatten(1, (2 * width, side, side)),  # (B, 2W, 7, 7)
-        _norm(2 * width),
+        group_norm(2 * width),
         nn.ReLU(),
         nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),  # (B, W, 14, 14)
-        _norm(width),
+        group_norm(width),
         nn.ReLU(),
         nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1),  # (B, 1, 28, 28)
         nn.Sigmoid(),
     )
-
-
-def _dc_discriminator(image_size: int, width: int) -> nn.Sequential:
-    side = image_size // 4
-    return nn.Sequential(
-        nn.Conv2d(1, width, 4, stride=2, padding=1),  # (B, W, 14, 14)
-        nn.LeakyReLU(_LEAK),
-        nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),  # (B, 2W, 7, 7)
-        _norm(2 * width),
-        nn.LeakyReLU(_LEAK),
-        nn.Flatten(),
-        nn.Linear(2 * width * side**2, 1),
-        nn.Flatten(0),  # (B,)
-    )
-
-
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(8, channels), channels)

@@ -214,6 +214,8 @@ def test_a_map_has_each_point_in_the_colour_of_its_label():
             np.testing.assert_allclose(group.get_offsets(), points[labels == label] + shift, rtol=1e-6)
             assert to_hex(group.get_facecolor()[0]) == to_hex(f"C{label}")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0", "4", "8"]
+    named = latent_map({"": points}, labels // 4, ("a", "b", "c"))
+    assert [text.get_text() for text in named.legends[0].get_texts()] == ["a", "b", "c"]
 
 
 # -- what is computed for pictures ---------------------------------------------------------------------
