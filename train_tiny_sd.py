@@ -46,7 +46,7 @@ QUICK = {
     "blocks": {"digits": 3, "*": 5},
     "prediction": "v",
     "guidance_scale": {"digits": 1.5, "*": 2.0},
-    "guidance_until": {"digits": 1.0, "*": 0.7},
+    "guidance_until": {"digits": 1.0, "*": 0.75},
     "autoguidance": {"digits": 1.0, "*": 2.0},
     "ema": 0.99,
     "sample_every": 0,
