@@ -56,9 +56,6 @@ def sigmoid_betas(config: DiffusionConfig) -> Tensor:
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
 
 
-SCHEDULES["sigmoid"] = sigmoid_betas  # for this process of Python only
-
-
 def uniform(process: GaussianDiffusion, n: int) -> Tensor:
     """(n,) steps, as `training_loss` draws them."""
     return torch.randint(0, process.config.timesteps, (n,))
@@ -304,6 +301,7 @@ def main() -> None:
     parser.add_argument("--num", type=at_least(65), default=2000, help="samples per cell")
     parser.add_argument("--smoke", action="store_true", help="an epoch on bundled digits: that all of it works")
     args = parser.parse_args()
+    SCHEDULES["sigmoid"] = sigmoid_betas  # here, and not for whoever imports this file
     dataset, more, epochs = "mnist", [], PRESET["epochs"]
     if args.smoke:
         dataset, more, epochs, args.num = "digits", ["--epochs", "2"], 1, 100
