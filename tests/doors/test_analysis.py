@@ -80,6 +80,7 @@ def test_what_is_not_there_is_a_line_with_the_command(without_runs, trees, tmp_p
         assert command in known
 
 
+@pytest.mark.slow
 def test_every_figure_is_drawn_from_the_runs_of_the_text(with_runs):
     said = executed(with_runs)
     assert "No figure yet" not in "".join(said.values())

@@ -65,6 +65,7 @@ def inbox(tmp_path_factory) -> Path:
 TOTALS = {f"s{number:02}": "0" if number % 4 == 0 else "100" for number in range(16)} | {"broken": "80"}
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_loses_nothing(inbox, tmp_path):
     out = tmp_path / "out"
     with processes(tmp_path) as (address, workers):
@@ -96,6 +97,7 @@ def test_a_worker_with_another_version_grades_nothing(monkeypatch):
     assert found.functions == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
 def test_over_tls(inbox, tmp_path, monkeypatch):
     one = tmp_path / "in" / "s01"
@@ -116,6 +118,7 @@ def test_over_tls(inbox, tmp_path, monkeypatch):
     assert grades(tmp_path / "out")["s01"]["total"] == "100"
 
 
+@pytest.mark.slow
 def test_nobody_there(inbox, tmp_path):
     done = grading("grade", inbox, "--out", tmp_path / "out", "--scheduler", "tcp://127.0.0.1:9")
     assert_one_line(done, 2, "no scheduler answers at tcp://127.0.0.1:9")

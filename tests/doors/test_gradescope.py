@@ -254,6 +254,7 @@ def alive(mark: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_submissions_in_the_sandbox(container):
     """Right, half, broken and cheating; and nothing of one is left for the next."""
     needs_landlock()
@@ -333,6 +334,7 @@ def test_where_nothing_is_possible_the_instructor_is_told_and_nobody_else(contai
     assert "solation" not in for_students(report)
 
 
+@pytest.mark.slow
 def test_an_ordinary_user(packed):
     needs_root_and_its_own_view()
     needs_landlock()

@@ -252,6 +252,7 @@ def test_resume_grades_what_is_missing_or_changed(one, tmp_path):
     assert {name: row["total"] for name, row in grades(tmp_path / "out").items()} == {"ada": "5", "bob": "5"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["reports/templates/feedback.html", "sandbox/confinement.py"])
 def test_resume_grades_again_after_a_change_of_the_grader(one, tmp_path, file):
     tree = copy_tree(tmp_path / "tree")
@@ -412,6 +413,7 @@ def test_interrupting_keeps_what_is_done(tmp_path):
     assert len(grades(tmp_path / "out")) == 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_workers_files_do_not_stay(tmp_path, number):
     """They lie where no submission can guess; what a killed run leaves, the next one into the same folder removes."""

@@ -276,6 +276,7 @@ def test_guides_that_do_not_pair_up_stop_the_release():
             without_guides(notebook, "a.ipynb")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", RUBRIC.submit)
 def test_every_long_solution_statement_is_a_leak(clean, file):
     given = "".join(releasing._squeeze(content.decode("utf-8", "ignore")) for content in clean.values())

@@ -122,6 +122,7 @@ def test_wrong_answers_are_located():
     assert len(silent) <= 0.1 * (counts["named"] + counts["found"] + len(silent)), silent
 
 
+@pytest.mark.slow
 def test_chaffs_are_located_without_their_names():
     silent, located = [], 0
     for id in IDS:

@@ -365,6 +365,7 @@ def test_the_page(tiny):
         line(page, "moved").to_have_value(re.compile(r"by \+0\.1, \+0\.0"), timeout=30_000)
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_the_functions_of_another_copy(tiny, tmp_path):
     copy = tmp_path / "hw3"
