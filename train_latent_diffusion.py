@@ -58,8 +58,8 @@ def main() -> None:
     cache = encode_dataset(vae, data)  # once: training never sees an image again
     space = LatentSpace(vae.latent_dim, canonicalize=args.canonicalize).to(run.device).fit(cache)
 
-    net_config = {"latent_dim": vae.latent_dim, "time_dim": args.time_dim, "hidden_dim": args.hidden_dim}
-    net_config["blocks"] = args.blocks
+    sizes = {"time_dim": args.time_dim, "hidden_dim": args.hidden_dim, "blocks": args.blocks}
+    net_config = {"latent_dim": vae.latent_dim, **sizes}
     process = DiffusionConfig(timesteps=args.timesteps, schedule=args.schedule, prediction=args.prediction)
     net = EpsMLP(**net_config).to(run.device)
     ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(args.ema))

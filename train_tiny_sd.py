@@ -133,8 +133,8 @@ def main() -> None:
     space = LatentSpace(vae.latent_dim).to(run.device).fit(cache)
     texts = text_conditions(clip)  # (10, E)
 
-    net_config = {"latent_dim": vae.latent_dim, "time_dim": args.time_dim, "hidden_dim": args.hidden_dim}
-    net_config |= {"cond_dim": clip.embed_dim, "blocks": args.blocks}
+    sizes = {"time_dim": args.time_dim, "hidden_dim": args.hidden_dim, "blocks": args.blocks}
+    net_config = {"latent_dim": vae.latent_dim, "cond_dim": clip.embed_dim, **sizes}
     process = DiffusionConfig(timesteps=args.timesteps, schedule=args.schedule, prediction=args.prediction)
     net = EpsMLPCond(**net_config).to(run.device)
     ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(args.ema))

@@ -29,7 +29,7 @@ def load_clip(path: Path, device: torch.device | str, dataset: str) -> SimpleCLI
 def _load(cls: type[Model], kind: str, path: Path, device: torch.device | str, dataset: str) -> Model:
     checkpoint = load_checkpoint(path, kind, device)
     check_dataset(checkpoint, dataset, path)
-    return _frozen(cls, checkpoint["config"], checkpoint["ema"], path, device)
+    return restored(cls(**checkpoint["config"]), checkpoint["ema"], path, device)
 
 
 def check_dataset(checkpoint: dict[str, Any], dataset: str, path: Path) -> None:
@@ -40,23 +40,27 @@ def check_dataset(checkpoint: dict[str, Any], dataset: str, path: Path) -> None:
         raise UsageError(f"{path} was trained on {found}: give --dataset {found}, or run {script} --dataset {dataset}")
 
 
-def embed(model: ConvVAE | SimpleCLIP) -> dict[str, Any]:
-    """A frozen model as part of another model's checkpoint, which then needs no second file."""
-    names = {ConvVAE: ("latent_dim",), SimpleCLIP: ("embed_dim",)}[type(model)]
+def embed(model: nn.Module, config: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A frozen model as part of another model's checkpoint, which then needs no second file.
+
+    config: the plain values that rebuild it; those of this package's own models are known.
+    """
+    if config is None:
+        names = {ConvVAE: ("latent_dim",), SimpleCLIP: ("embed_dim",)}[type(model)]
+        config = {name: getattr(model, name) for name in names}
     return {
-        "config": {name: getattr(model, name) for name in names},
+        "config": config,
         "weights": {key: value.detach().cpu() for key, value in model.state_dict().items()},
     }
 
 
 def unembed(cls: type[Model], part: dict[str, Any], path: Path, device: torch.device | str) -> Model:
     """The frozen model that `embed` stored in the checkpoint at `path`."""
-    return _frozen(cls, part["config"], part["weights"], path, device)
+    return restored(cls(**part["config"]), part["weights"], path, device)
 
 
-def _frozen(
-    cls: type[Model], config: dict[str, Any], weights: dict[str, torch.Tensor], path: Path, device: torch.device | str
-) -> Model:
-    model = cls(**config).to(device)
+def restored(model: Model, weights: dict[str, torch.Tensor], path: Path, device: torch.device | str) -> Model:
+    """The model with the weights that the checkpoint at `path` has, in eval mode and without gradients."""
+    model = model.to(device)
     restore(model, weights, path)
     return model.eval().requires_grad_(False)

@@ -95,6 +95,13 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def figure_png(figure: Figure, dpi: int = 100) -> bytes:
+    """A figure as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
 def show(
     axes: Axes,
     images: Tensor,
@@ -144,9 +151,7 @@ def labelled_grid(images: Tensor, row_names: Sequence[str], column_names: Sequen
 
 def save_curves(records: list[dict[str, float]], path: Path) -> None:
     """Every loss in the metrics log against the epoch, as a PNG."""
-    buffer = io.BytesIO()
-    loss_curves({"": records}).savefig(buffer, format="png", dpi=120)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, figure_png(loss_curves({"": records}), dpi=120))
 
 
 def loss_curves(runs: dict[str, list[dict[str, float]]]) -> Figure:

@@ -103,12 +103,12 @@ class Stage:
             yield from self.run.batches(n)
             self.run.end_epoch()
 
-    def pair(self, model: nn.Module) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
-        """The same network twice: for us, and for the plain loop with its optimiser."""
+    def pair(
+        self, model: nn.Module, layout: torch.memory_format = torch.channels_last
+    ) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
+        """The same network twice: for us, in the layout of its script, and for the plain loop with its optimiser."""
         plain = copy.deepcopy(model).to(self.device)
-        ours = model.to(self.device)
-        if not isinstance(model, UNet):  # which runs faster without
-            ours = ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        ours = model.to(self.device).to(memory_format=layout)
         ema = AveragedModel(ours, multi_avg_fn=get_ema_multi_avg_fn(self.bench.ema))
         optimizer = torch.optim.AdamW(ours.parameters(), lr=2e-4, weight_decay=0, fused=True)
         trained = self.run.start(ours, ema, optimizer, config={})
@@ -156,7 +156,7 @@ def make_vae(stage: Stage) -> tuple[Work, Work, Callable[[int], Tensor]]:
 
 def make_diffusion(stage: Stage) -> tuple[Work, Work, Callable[[int], Tensor]]:
     run, data = stage.run, stage.data
-    model, plain_model, optimizer = stage.pair(UNet())
+    model, plain_model, optimizer = stage.pair(UNet(), torch.contiguous_format)
     batches, indices = stage.plain_batches(), stage.indices(len(data))
     process, plain_process = _process(model, stage), PlainDiffusion(device=stage.device)
 

@@ -55,11 +55,23 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 def check_choice(config: SimpleNamespace, key: str, choices: Sequence[str]) -> None:
     """Raise UsageError unless the setting of this key, written with dots, is one of the choices."""
+    value = _value(config, key)
+    if value not in choices:
+        raise UsageError(f"{key} cannot be {value!r}: {nearest(value, choices)}")
+
+
+def check_below_one(config: SimpleNamespace, *keys: str) -> None:
+    """Raise UsageError unless the settings of these keys are below 1."""
+    for key in keys:
+        if (value := _value(config, key)) >= 1:
+            raise UsageError(f"{key} must be below 1, not {value:g}")
+
+
+def _value(config: SimpleNamespace, key: str) -> Any:
     value: Any = config
     for name in key.split("."):
         value = getattr(value, name)
-    if value not in choices:
-        raise UsageError(f"{key} cannot be {value!r}: {nearest(value, choices)}")
+    return value
 
 
 def _read(path: Path) -> Settings:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from HW3.data import ImageSet, resize_uint8
-from HW3.plumbing.errors import UserError
+from HW3.plumbing.errors import UsageError, UserError
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,14 @@ class Images:
             # The first test images say which set it is, and the count how it was divided.
             "fingerprint": crc32(self.test.images[:1000].contiguous().numpy().tobytes(), len(self.test)),
         }
+
+    def check_origin(self, origin: dict[str, Any], path: Path) -> None:
+        """Raise UsageError unless the model at `path`, made for the images of this origin, was made for these."""
+        if origin != self.origin():
+            raise UsageError(
+                f"{path} was trained on other images ({origin['source']}, {origin['image_size']} pixels): "
+                "repeat its data settings and --data-dir, or train anew"
+            )
 
 
 def read_folder(folder: Path, size: int, mode: str = "L") -> ImageSet:

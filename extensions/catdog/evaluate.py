@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from extensions.blocks.command import arguments, track_parser
+from extensions.blocks.fitted import fitted_gaussian
 from extensions.catdog.models import CHUNK, LabelledVAE
 from extensions.catdog.track import Track
 from extensions.catdog.train import look_at
@@ -101,16 +102,11 @@ def decoded(vae: LabelledVAE, z: Tensor) -> Tensor:
 
 
 def fitted_latents(vae: LabelledVAE, train: ImageSet, labels: Tensor) -> Tensor:
-    """Latents (N, D) of these classes, each from a Gaussian with the moments of its class in the training pictures.
-
-    What can be drawn without a diffusion model: Ghosh et al. 2020, "From Variational to Deterministic Autoencoders".
-    """
+    """Latents (N, D) of these classes, each from a Gaussian with the moments of its class in the training pictures."""
     cache = encode(vae, train)
     mu, owner = cache.mu.cpu().double(), cache.labels.cpu()
     z = torch.randn(len(labels), mu.shape[1], dtype=mu.dtype)
     for label in labels.unique():
-        of_class = mu[owner == label]
-        covariance = of_class.T.cov() + 1e-6 * torch.eye(mu.shape[1], dtype=mu.dtype)
         rows = labels == label
-        z[rows] = of_class.mean(dim=0) + z[rows] @ torch.linalg.cholesky(covariance).T
+        z[rows] = fitted_gaussian(mu[owner == label], z[rows])
     return z.float().to(train.images.device)

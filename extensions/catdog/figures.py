@@ -14,7 +14,6 @@ examples:
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,6 +24,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from extensions.blocks.command import arguments, track_parser
+from extensions.blocks.pictures import save_pictures
 from extensions.catdog.evaluate import decoded
 from extensions.catdog.track import Track
 from extensions.catdog.train import latent_space
@@ -34,7 +34,6 @@ from HW3.diffusion import ddim_timesteps
 from HW3.generate import draw
 from HW3.latent import LatentCache
 from HW3.plumbing.device import pick_device
-from HW3.plumbing.files import write_atomically
 from HW3.viz import gif, grid_png, loss_curves, new_figure, pairs, show
 
 COLUMNS = 12
@@ -71,15 +70,7 @@ def main(track: Track) -> None:
         pictures[f"denoising_{name}.png"] = denoising(model, one, cache)
         pictures[f"animation_{name}.gif"] = animation(model, many)
     folder = args.to or args.out_dir / "figures"
-    for name, picture in pictures.items():
-        write_atomically(folder / name, picture if isinstance(picture, bytes) else as_png(picture))
-        print(folder / name)
-
-
-def as_png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+    save_pictures(pictures, folder)
 
 
 def losses(out_dir: Path) -> Figure:

@@ -14,7 +14,6 @@ reconstruction_epoch_NNN.png and latent_space_epoch_NNN.png, samples_epoch_NNN.p
 
 from __future__ import annotations
 
-import io
 from argparse import Namespace
 from types import SimpleNamespace
 
@@ -37,7 +36,6 @@ from extensions.catdog.models import CHUNK, VAEGAN, JudgeNet, LabelledVAE
 from extensions.catdog.track import STAGES, Track
 from extensions.catdog.trained import (
     WEIGHTS,
-    embed,
     encode,
     guided_drawer,
     load_features,
@@ -54,8 +52,9 @@ from HW3.learning_rate import warmup_cosine
 from HW3.plumbing.errors import UserError
 from HW3.plumbing.files import write_atomically
 from HW3.plumbing.run import Run
+from HW3.pretrained import embed
 from HW3.vae import kl_divergence
-from HW3.viz import latent_map, pca, save_grid, save_pairs, tsne
+from HW3.viz import figure_png, latent_map, pca, save_grid, save_pairs, tsne
 
 SHOWN = 32  # pictures in a grid
 COLUMNS = 8
@@ -266,9 +265,7 @@ def latent_space(vae: LabelledVAE, images: ImageSet) -> bytes:
     some = images.subset(MAPPED)
     points = encode(vae, some).mu.cpu()
     maps = {"principal axes": pca(points), "t-SNE": tsne(points)}
-    buffer = io.BytesIO()
-    latent_map(maps, some.labels.cpu(), some.class_names).savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+    return figure_png(latent_map(maps, some.labels.cpu(), some.class_names))
 
 
 # -- the diffusion model -------------------------------------------------------------------------------------
@@ -294,7 +291,9 @@ def train_diffusion(
     ema = AveragedModel(net, multi_avg_fn=warmed_up_ema(settings.ema))
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.lr, weight_decay=0, fused=True)
     config = {"net": net_config, "diffusion": vars(process), "origin": data.origin()}
-    model = run.start(net, ema, optimizer, config=config, extra={"vae": embed(vae), "space": space.state_dict()})
+    model = run.start(
+        net, ema, optimizer, config=config, extra={"vae": embed(vae, vae.config), "space": space.state_dict()}
+    )
     diffusion = GaussianDiffusion(model, process).to(run.device)
 
     for epoch in run.epochs():

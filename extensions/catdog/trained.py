@@ -9,23 +9,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from extensions.blocks.command import settings
 from extensions.blocks.conditional import EpsMLPNull, Guided
-from extensions.blocks.config import check_choice
+from extensions.blocks.config import check_below_one, check_choice
 from extensions.blocks.features import SmallClassifier, VGG16Features, load_vgg16, vgg16_weights
 from extensions.blocks.images import Images
 from extensions.blocks.phases import check_points, is_used
 from extensions.catdog.models import JudgeNet, LabelledVAE
-from extensions.catdog.track import Track
+from extensions.catdog.track import STAGES, Track
 from HW3.data import ImageSet
 from HW3.diffusion import DiffusionConfig, GaussianDiffusion
 from HW3.generate import ImageModel
 from HW3.latent import LatentCache, LatentSpace, encode_dataset
 from HW3.plumbing.checkpoints import load_checkpoint, restore
 from HW3.plumbing.errors import UsageError
-from HW3.pretrained import unembed
+from HW3.pretrained import restored, unembed
 from HW3.schedules import PREDICTIONS, SCHEDULES
 
 WEIGHTS = ("kl", "perceptual", "class", "centre", "adversarial")  # of the VAE's losses, vae.NAME_weight
@@ -45,12 +45,8 @@ def track_settings(track: Track, args: Namespace) -> SimpleNamespace:
         check_choice(config, key, choices)
     for name in WEIGHTS:
         check_points(getattr(config.vae, f"{name}_weight"), f"vae.{name}_weight")
-    below_one = {"data.validation": config.data.validation, "diffusion.cond_dropout": config.diffusion.cond_dropout}
-    below_one |= {"vae.centre_decay": config.vae.centre_decay, "data.jitter": config.data.jitter}
-    below_one |= {f"{stage}.ema": getattr(config, stage).ema for stage in ("judge", "features", "vae", "diffusion")}
-    for key, value in below_one.items():
-        if value >= 1:
-            raise UsageError(f"{key} must be below 1, not {value:g}")
+    check_below_one(config, "data.validation", "diffusion.cond_dropout", "vae.centre_decay", "data.jitter")
+    check_below_one(config, *(f"{stage}.ema" for stage in STAGES))
     if config.data.validation == 0:
         raise UsageError("data.validation must be above 0: something must be left to look at")
     if config.perceptual.features == "classifier" and config.perceptual.weights:
@@ -102,7 +98,7 @@ def load_classifier(
     """The network of the stage "judge" or "features"."""
     checkpoint, path = _checkpoint(track, out_dir, stage, device, data)
     net = (JudgeNet if stage == "judge" else SmallClassifier)(**checkpoint["config"]["net"])
-    return _frozen(net, checkpoint["ema"], path, device)
+    return restored(net, checkpoint["ema"], path, device)
 
 
 def load_judge(track: Track, out_dir: Path, device: torch.device, data: Images) -> JudgeNet:
@@ -129,7 +125,7 @@ def load_features(
 def load_vae(track: Track, out_dir: Path, device: torch.device, data: Images | None = None) -> LabelledVAE:
     """The VAE of a run."""
     checkpoint, path = _checkpoint(track, out_dir, "vae", device, data)
-    return _frozen(LabelledVAE(**checkpoint["config"]["net"]), checkpoint["ema"], path, device)
+    return restored(LabelledVAE(**checkpoint["config"]["net"]), checkpoint["ema"], path, device)
 
 
 def load_diffusion(
@@ -143,7 +139,7 @@ def load_diffusion(
     vae = unembed(LabelledVAE, checkpoint["extra"]["vae"], path, device)
     space = LatentSpace(vae.latent_dim).to(device)
     restore(space, checkpoint["extra"]["space"], path)
-    net = _frozen(EpsMLPNull(**checkpoint["config"]["net"]), checkpoint["ema"], path, device)
+    net = restored(EpsMLPNull(**checkpoint["config"]["net"]), checkpoint["ema"], path, device)
     drawer = guided_drawer(net, process, vae, space, config.sample)
     return Trained(drawer, space, vae, checkpoint["config"]["origin"]["class_names"])
 
@@ -172,26 +168,12 @@ def encode(vae: LabelledVAE, images: ImageSet) -> LatentCache:
     return replace(cache, logvar=torch.full_like(cache.mu, -torch.inf))
 
 
-def embed(vae: LabelledVAE) -> dict[str, Any]:
-    """The VAE as part of another model's checkpoint, which then decodes with the one that it was trained on."""
-    return {"config": vae.config, "weights": {key: value.detach().cpu() for key, value in vae.state_dict().items()}}
-
-
 def _checkpoint(
     track: Track, out_dir: Path, stage: str, device: torch.device, data: Images | None
 ) -> tuple[dict[str, Any], Path]:
     """A stage's checkpoint. data: what the model will meet; UsageError where it was trained on something else."""
     path = out_dir / stage / f"{stage}_latest.pt"
     checkpoint = load_checkpoint(path, track.kind(stage), device)
-    origin = checkpoint["config"]["origin"]
-    if data is not None and origin != data.origin():
-        raise UsageError(
-            f"{path} was trained on other images ({origin['source']}, {origin['image_size']} pixels): "
-            "repeat its data settings and --data-dir, or train anew"
-        )
+    if data is not None:
+        data.check_origin(checkpoint["config"]["origin"], path)
     return checkpoint, path
-
-
-def _frozen(model: nn.Module, weights: dict[str, Tensor], path: Path, device: torch.device) -> Any:
-    restore(model.to(device), weights, path)
-    return model.eval().requires_grad_(False)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from extensions.blocks.command import arguments, track_parser
+from extensions.blocks.fitted import fitted_gaussian
 from extensions.gan_zoo.data import Images, load
 from extensions.gan_zoo.models import MLPVAE
 from extensions.gan_zoo.train import mean_over, vae_losses
@@ -113,12 +114,7 @@ def reconstruct(vae: MLPVAE, images: Tensor) -> Tensor:
 
 
 def fitted_latents(vae: MLPVAE, train: ImageSet, num: int) -> Tensor:
-    """Latents (num, D) from a Gaussian with the moments of the training images' posterior means.
-
-    Ghosh et al. 2020, "From Variational to Deterministic Autoencoders", section 4.
-    """
+    """Latents (num, D) from a Gaussian with the moments of the training images' posterior means."""
     mu = vae.encode(train.subset(REFERENCE).batch(slice(None))[0])[0].cpu().double()  # (M, D)
-    covariance = mu.T.cov() + 1e-6 * torch.eye(mu.shape[1], dtype=mu.dtype)  # a latent that tells nothing varies little
-    drawn = torch.randn(num, mu.shape[1], dtype=mu.dtype)
-    z = mu.mean(dim=0) + drawn @ torch.linalg.cholesky(covariance).T
+    z = fitted_gaussian(mu, torch.randn(num, mu.shape[1], dtype=mu.dtype))
     return z.float().to(train.images.device)

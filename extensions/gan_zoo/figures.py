@@ -14,7 +14,6 @@ examples:
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import torch
@@ -22,13 +21,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from extensions.blocks.command import arguments, track_parser
+from extensions.blocks.pictures import save_pictures
 from extensions.gan_zoo.data import load
 from extensions.gan_zoo.models import MLPVAE
 from extensions.gan_zoo.trained import STAGES, Trained, load_trained, zoo_settings
 from HW3.diffusion import GaussianDiffusion
 from HW3.generate import draw, starting_noise, trajectory
 from HW3.plumbing.device import pick_device
-from HW3.plumbing.files import write_atomically
 from HW3.viz import grid_png, labelled_grid, pairs, slerp, strips
 
 COLUMNS = 12
@@ -64,15 +63,7 @@ def main() -> None:
     }
     pictures |= {f"grid_{name}": grid_png(images, columns=COLUMNS) for name, images in drawn.items()}
     folder = args.to or args.out_dir / "figures"
-    for name, picture in pictures.items():
-        write_atomically(folder / f"{name}.png", picture if isinstance(picture, bytes) else as_png(picture))
-        print(folder / f"{name}.png")
-
-
-def as_png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+    save_pictures({f"{name}.png": picture for name, picture in pictures.items()}, folder)
 
 
 @torch.inference_mode()

@@ -11,7 +11,6 @@ Writes sweep/LOSS.json and, of all losses that were swept, sweep/sweep.png in --
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +28,7 @@ from HW3.generate import draw
 from HW3.plumbing.errors import UsageError
 from HW3.plumbing.files import write_atomically
 from HW3.plumbing.run import Run
-from HW3.viz import new_figure
+from HW3.viz import figure_png, new_figure
 
 
 def main() -> None:
@@ -82,10 +81,8 @@ def weights(text: str) -> list[float]:
 
 def curve_png(folder: Path) -> bytes:
     """The picture of all sweeps in a folder."""
-    buffer = io.BytesIO()
     sweeps = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    curve(sweeps).savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+    return figure_png(curve(sweeps))
 
 
 def curve(sweeps: list[dict[str, Any]]) -> Figure:

@@ -13,15 +13,16 @@ from torch import Tensor
 
 from extensions.blocks.command import settings
 from extensions.blocks.conditional import Guided, LabelledUNet
-from extensions.blocks.config import check_choice
+from extensions.blocks.config import check_below_one, check_choice
 from extensions.gan_zoo.data import SOURCES, Images
 from extensions.gan_zoo.models import GAN, KINDS, LOSSES, MLPVAE
 from HW3.data import DATASETS
 from HW3.diffusion import DiffusionConfig, GaussianDiffusion
 from HW3.generate import ImageModel
-from HW3.plumbing.checkpoints import TRAINED_BY, load_checkpoint, restore
+from HW3.plumbing.checkpoints import TRAINED_BY, load_checkpoint
 from HW3.plumbing.device import BF16_GAINS
 from HW3.plumbing.errors import UsageError
+from HW3.pretrained import restored
 from HW3.schedules import PREDICTIONS, SCHEDULES
 
 FOLDER = Path(__file__).parent
@@ -47,12 +48,8 @@ def zoo_settings(args: Namespace) -> SimpleNamespace:
         "evaluate.judge": (*DATASETS, ""),
     }.items():
         check_choice(config, key, choices)
-    below_one = {"data.validation": config.data.validation, "diffusion.cond_dropout": config.diffusion.cond_dropout}
-    below_one |= {"gan.ema": config.gan.ema, "diffusion.ema": config.diffusion.ema}
-    below_one |= {"gan.beta1": config.gan.beta1, "gan.beta2": config.gan.beta2}
-    for key, value in below_one.items():
-        if value >= 1:
-            raise UsageError(f"{key} must be below 1, not {value:g}")
+    check_below_one(config, "data.validation", "diffusion.cond_dropout", "gan.ema", "diffusion.ema")
+    check_below_one(config, "gan.beta1", "gan.beta2")
     if config.data.validation == 0:
         raise UsageError("data.validation must be above 0: something must be left to look at")
     stride = config.diffusion.patch_size * 2 ** (config.diffusion.levels - 1)
@@ -99,23 +96,20 @@ def load_trained(
     path = out_dir / stage / f"{stage}_latest.pt"
     checkpoint = load_checkpoint(path, f"gan_zoo_{stage}", device)
     origin, net_config = checkpoint["config"]["origin"], checkpoint["config"]["net"]
-    if data is not None and origin != data.origin():
-        raise UsageError(
-            f"{path} was trained on other images ({origin['source']}, {origin['image_size']} pixels): "
-            "repeat its data settings and --data-dir, or train anew"
-        )
+    if data is not None:
+        data.check_origin(origin, path)
     trained_with = SimpleNamespace(**checkpoint["args"])
     if stage == "diffusion":
         process = DiffusionConfig(**checkpoint["config"]["diffusion"])
         if config.sample.ddim_steps > process.timesteps:
             raise UsageError(f"sample.ddim_steps {config.sample.ddim_steps} is outside 1 to {process.timesteps}")
-        net = _frozen(labelled_unet(net_config), checkpoint["ema"], path, device)
+        net = restored(labelled_unet(net_config), checkpoint["ema"], path, device)
         return Trained(guided_drawer(net, process, config.sample, device), origin, trained_with)
     if stage == "gan":
         gan = GAN(**net_config)
-        generator = _frozen(gan.generator, checkpoint["ema"], path, device)
+        generator = restored(gan.generator, checkpoint["ema"], path, device)
         return Trained(ImageModel(generator, (gan.latent_dim,)), origin, trained_with)
-    vae = _frozen(MLPVAE(**net_config), checkpoint["ema"], path, device)
+    vae = restored(MLPVAE(**net_config), checkpoint["ema"], path, device)
     return Trained(ImageModel(vae.decode, (vae.latent_dim,)), origin, trained_with, vae)
 
 
@@ -132,8 +126,3 @@ def guided_drawer(
     diffusion = GaussianDiffusion(Guided(net, settings.guidance), process).to(device)
     labels = torch.arange(net.classes, device=device)
     return ImageModel(lambda x: (x + 1) / 2, None, diffusion, labels, settings.ddim_steps)
-
-
-def _frozen(model: Any, weights: dict[str, Tensor], path: Path, device: torch.device) -> Any:
-    restore(model.to(device), weights, path)
-    return model.eval().requires_grad_(False)

@@ -11,7 +11,6 @@ examples:
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from extensions.blocks.command import arguments, settings, track_parser
+from extensions.blocks.pictures import save_pictures
 from extensions.structured import grammar
 from extensions.structured.data import PARTS, TYPES, load, split
 from extensions.structured.models import Classifier
@@ -34,7 +34,6 @@ from extensions.structured.trained import (
 )
 from HW3.plumbing.device import pick_device
 from HW3.plumbing.errors import UsageError
-from HW3.plumbing.files import write_atomically
 
 STATES = (0, 300, 500, 600, 700, 800, 850, 900, 950, 1000)  # of a chain of 1000 steps
 
@@ -76,11 +75,7 @@ def main() -> None:
         ),
         "denoising": denoising(prior, torch.stack(states), [pairs[i] for i in asked[:4]]),
     }
-    for name, figure in pictures.items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=100)
-        write_atomically(folder / f"{name}.png", buffer.getvalue())
-        print(folder / f"{name}.png")
+    save_pictures({f"{name}.png": figure for name, figure in pictures.items()}, folder)
 
 
 @torch.inference_mode()

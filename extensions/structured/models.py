@@ -22,7 +22,8 @@ class ExpressionVAE(nn.Module):
 
     def __init__(self, productions: int = grammar.SIZE, latent_dim: int = 200, width: int = 64) -> None:
         super().__init__()
-        self.productions, self.latent_dim, self.width = productions, latent_dim, width
+        self.productions, self.latent_dim = productions, latent_dim
+        self.config = {"productions": productions, "latent_dim": latent_dim, "width": width}  # plain: it rebuilds this
         half = grammar.LENGTH // 2
         self.encoder = nn.Sequential(
             nn.Conv1d(productions, width, 3, padding=1),  # (B, W, 72)

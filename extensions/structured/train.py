@@ -25,11 +25,12 @@ from extensions.blocks.command import arguments, settings, stage_args, track_par
 from extensions.blocks.conditional import EpsMLPNull
 from extensions.structured.data import CONDITION_DIM, Expressions, Split, load, split
 from extensions.structured.models import Classifier, ExpressionVAE
-from extensions.structured.trained import FOLDER, STAGES, embed, encode, held_out_from, load_vae, reconstruct
+from extensions.structured.trained import FOLDER, STAGES, encode, held_out_from, load_vae, reconstruct
 from HW3.diffusion import DiffusionConfig, GaussianDiffusion
 from HW3.latent import EpsMLP, LatentSpace
 from HW3.learning_rate import warmup_cosine
 from HW3.plumbing.run import Run
+from HW3.pretrained import embed
 from HW3.vae import kl_divergence
 
 
@@ -120,7 +121,9 @@ def train_diffusion(
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.lr, weight_decay=0, fused=True)
     rows_seen = {"rows": held_out_from(data, run.args.seed), "pairs": data.pairs().tolist()}
     config = {"net": net_config, "diffusion": vars(process), **rows_seen}
-    model = run.start(net, ema, optimizer, config=config, extra={"vae": embed(vae), "space": space.state_dict()})
+    model = run.start(
+        net, ema, optimizer, config=config, extra={"vae": embed(vae, vae.config), "space": space.state_dict()}
+    )
     diffusion = GaussianDiffusion(model, process).to(run.device)
 
     for _ in run.epochs():
@@ -154,7 +157,7 @@ def train_classifier(run: Run, settings: SimpleNamespace, data: Expressions, row
     ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.0))
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.lr, weight_decay=0.01, fused=True)
     config = {"net": net_config, "rows": held_out_from(data, run.args.seed)}
-    model = run.start(net, ema, optimizer, config=config, extra={"vae": embed(vae)})
+    model = run.start(net, ema, optimizer, config=config, extra={"vae": embed(vae, vae.config)})
 
     for _ in run.epochs():
         for idx in run.batches(len(x_train)):

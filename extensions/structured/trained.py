@@ -16,9 +16,9 @@ from extensions.structured.data import Expressions
 from extensions.structured.models import Classifier, ExpressionVAE, choose
 from HW3.diffusion import DiffusionConfig, GaussianDiffusion
 from HW3.latent import EpsMLP, LatentCache, LatentSpace
-from HW3.plumbing.checkpoints import TRAINED_BY, load_checkpoint, restore
+from HW3.plumbing.checkpoints import TRAINED_BY, load_checkpoint
 from HW3.plumbing.errors import UsageError
-from HW3.pretrained import unembed
+from HW3.pretrained import restored, unembed
 
 FOLDER = Path(__file__).parent
 STAGES = ("vae", "diffusion", "prior", "classifier")  # of `train`, each on those before it
@@ -106,22 +106,16 @@ def held_out_from(data: Expressions, seed: int) -> dict[str, Any]:
     }
 
 
-def embed(vae: ExpressionVAE) -> dict[str, Any]:
-    """The VAE as part of another model's checkpoint, which then decodes with the one that it was trained on."""
-    config = {"productions": vae.productions, "latent_dim": vae.latent_dim, "width": vae.width}
-    return {"config": config, "weights": {key: value.detach().cpu() for key, value in vae.state_dict().items()}}
-
-
 def load_vae(out_dir: Path, device: torch.device, data: Expressions, seed: int) -> ExpressionVAE:
     """The VAE of a run. Raises UsageError where these rows are not held out from it."""
     checkpoint, path = _best(out_dir, "vae", device, held_out_from(data, seed))
-    return _frozen(ExpressionVAE(**checkpoint["config"]["net"]), checkpoint, path, device)
+    return restored(ExpressionVAE(**checkpoint["config"]["net"]), checkpoint["ema"], path, device)
 
 
 def load_classifier(out_dir: Path, device: torch.device, data: Expressions, seed: int) -> Classifier:
     """The classifier of a run, on the same terms."""
     checkpoint, path = _best(out_dir, "classifier", device, held_out_from(data, seed))
-    return _frozen(Classifier(**checkpoint["config"]["net"]), checkpoint, path, device)
+    return restored(Classifier(**checkpoint["config"]["net"]), checkpoint["ema"], path, device)
 
 
 def load_latent(
@@ -137,7 +131,7 @@ def load_latent(
     vae = unembed(ExpressionVAE, extra["vae"], path, device)
     space = LatentSpace(vae.latent_dim).to(device)
     space.load_state_dict(extra["space"])
-    net = _frozen(net, checkpoint, path, device)
+    net = restored(net, checkpoint["ema"], path, device)
     diffusion = GaussianDiffusion(net, DiffusionConfig(**config["diffusion"])).to(device)
     return LatentModel(vae, space, net, diffusion, config["pairs"]), config["rows"]["has_grammar"]
 
@@ -151,8 +145,3 @@ def _best(out_dir: Path, stage: str, device: torch.device, rows: dict[str, Any] 
             "--data-dir, --seed and data settings, or train anew"
         )
     return checkpoint, path
-
-
-def _frozen(model: Any, checkpoint: dict[str, Any], path: Path, device: torch.device) -> Any:
-    restore(model.to(device), checkpoint["ema"], path)
-    return model.eval().requires_grad_(False)

@@ -13,9 +13,10 @@ from extensions.blocks.features import SmallClassifier
 from extensions.catdog.evaluate import fitted_latents
 from extensions.catdog.models import VAEGAN, JudgeNet, LabelledVAE
 from extensions.catdog.standin import standin
-from extensions.catdog.trained import embed, encode, guided_drawer
+from extensions.catdog.trained import encode, guided_drawer
 from HW3.diffusion import DiffusionConfig, GaussianDiffusion
 from HW3.latent import LatentSpace
+from HW3.pretrained import embed
 
 CPU = torch.device("cpu")
 
@@ -45,7 +46,7 @@ def test_the_head_has_the_sizes_of_the_brief():
 
 
 def test_a_vae_comes_back_out_of_its_plain_values(vae):
-    part = embed(vae)
+    part = embed(vae, vae.config)
     again = LabelledVAE(**part["config"])
     again.load_state_dict(part["weights"])
     x = torch.rand(3, 3, 32, 32)
