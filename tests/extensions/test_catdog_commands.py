@@ -4,50 +4,34 @@ from __future__ import annotations
 
 import io
 import json
-import shlex
 import shutil
-import signal
-import subprocess
-import sys
-from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from PIL import Image
 
-from extensions.blocks import command, config, losses
-from extensions.blocks.adversarial import Optimizers
+from extensions.blocks import losses
 from extensions.blocks.features import VGG16, VGG16Features
 from extensions.catdog import evaluate, figures, train
 from extensions.catdog.data import TRACK
 from extensions.catdog.models import LabelledVAE
 from extensions.catdog.track import STAGES
 from extensions.catdog.trained import encode, load_diffusion, load_judge, load_vae
-from harness import ROOT, assert_same_run, assert_succeeds, child_env, load, metrics
+from harness import assert_same_run, assert_succeeds, load, metrics
 from HW3.diffusion import GaussianDiffusion
 from HW3.generate import draw
 from HW3.metrics import frechet_distance
 from HW3.plumbing.run import Run
 from HW3.viz import latent_map
-from tracks import SMALL_FAMILY, assert_family_refused, family, family_changes
+from tracks import catdog, keys, read_keys, who_moves
 
 CPU = torch.device("cpu")
 
 
-def catdog(verb, *flags):
-    return family("catdog", verb, *flags)
-
-
-def changes(**more):
-    return family_changes("catdog", **more)
-
-
-def assert_refused(result, *parts):
-    assert_family_refused("catdog", result, *parts)
+changes, assert_refused = catdog.changes, catdog.assert_refused
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,62 +59,25 @@ def copied(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
 
 
-def small(**more):
-    """The settings of these runs, as the commands see them."""
-    args = Namespace(quick=False, config=None, set=[flag for flag in changes(**more) if flag != "--set"])
-    return command.settings(args, TRACK.folder)
-
-
 def data():
-    return TRACK.load(small().data, Path("nowhere"), 42)
+    return TRACK.load(catdog.settings(TRACK.folder).data, Path("nowhere"), 42)
 
 
 # -- settings ------------------------------------------------------------------------------------------------
 
 
-def keys(settings, above=""):
-    for name, value in settings.items():
-        yield from keys(value, f"{above}{name}.") if isinstance(value, dict) else [f"{above}{name}"]
-
-
 def test_every_key_is_read_by_a_command(tmp_path, monkeypatch):
     """A feature that is in the YAML only would be a key that nobody looks at."""
-    seen, places, alive, load_config = set(), {}, [], config.load_config
-
-    class Section(SimpleNamespace):
-        """Settings that notice who reads them. (`vars` reads no setting: it only passes all of them on.)"""
-
-        def __getattribute__(self, name):
-            seen.add(f"{places.get(id(self), '')}{name}")
-            return super().__getattribute__(name)
-
-    class Flags(Namespace):
-        """What a Run is told of a stage, whose name its folder has."""
-
-        def __getattribute__(self, name):
-            flags = super().__getattribute__("__dict__")
-            seen.add(f"{flags['out_dir'].name}.{name}" if "out_dir" in flags else name)
-            return super().__getattribute__(name)
-
-    def noticing(settings, above=""):
-        parts = {k: noticing(v, f"{above}{k}.") if isinstance(v, dict) else v for k, v in settings.items()}
-        section = Section(**parts)
-        places[id(section)] = above
-        alive.append(section)  # so that no other has its id
-        return section
-
-    monkeypatch.setattr(command, "load_config", lambda *a, **k: noticing(config.as_settings(load_config(*a, **k))))
-    monkeypatch.setattr(train, "Namespace", Flags)
+    seen = read_keys(train, monkeypatch)
     few = [*changes(**{f"{stage}__epochs": 1 for stage in STAGES}), "--out-dir", tmp_path]
     assert_succeeds(catdog("train", *few))
     assert_succeeds(catdog("evaluate", *few))
-    every = set(keys(yaml.safe_load((TRACK.folder / "default.yaml").read_text())))
-    assert every - seen == set()
+    assert keys(TRACK.folder) - seen == set()
 
 
 def test_quick_changes_what_default_has():
-    default, quick = (yaml.safe_load((TRACK.folder / f"{name}.yaml").read_text()) for name in ("default", "quick"))
-    assert set(keys(quick)) <= set(keys(default))
+    default = yaml.safe_load((TRACK.folder / "default.yaml").read_text())
+    assert keys(TRACK.folder, "quick") <= keys(TRACK.folder)
     vae = default["vae"]
     assert (vae["latent_dim"], vae["widths"]) == (256, [64, 128, 256, 512])
     assert (default["diffusion"]["timesteps"], vae["centre_decay"]) == (1000, 0.9)
@@ -224,23 +171,7 @@ def test_vgg16_gives_the_features_where_its_file_is(tmp_path, monkeypatch):
 @pytest.mark.parametrize("call", [1, 5, 9, 11, 13])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(call, trained, tmp_path, monkeypatch):
     """Two steps an epoch and two epochs a stage; 9 and 11 are in the VAE with its centres and its discriminator."""
-    log, calls = Run.log, []
-
-    def log_and_stop(run, **values):
-        log(run, **values)
-        calls.append(run)
-        if len(calls) == call:
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "log", log_and_stop)
-        stopped = catdog("train", *changes(), "--out-dir", tmp_path)
-    assert stopped.returncode == 130
-    rest = shlex.split(stopped.stdout.partition("to continue: ")[2])
-    assert rest[:4] == ["python", "-m", "extensions.catdog", "train"]
-    assert_succeeds(catdog("train", *rest[4:]))
-    for stage in STAGES:
-        assert_same_run(tmp_path / stage, trained / stage, f"{stage}_latest.pt")
+    catdog.assert_ends_as(trained, STAGES, tmp_path, monkeypatch, stop_at=call)
 
 
 def test_a_run_does_not_continue_on_other_pictures(copied):
@@ -250,27 +181,8 @@ def test_a_run_does_not_continue_on_other_pictures(copied):
 
 
 def test_a_step_of_one_network_leaves_the_other_alone(trained, tmp_path, monkeypatch):
-    moved, both, init = [], [], Optimizers.__init__
-
-    def remember(self, **optimizers):
-        both.append(optimizers)
-        init(self, **optimizers)
-        for name in optimizers:
-            look_at_steps(optimizers[name])
-
-    def look_at_steps(optimizer):
-        step = optimizer.step
-
-        def step_and_look(*args, **kwargs):
-            weights = {n: [p.detach().clone() for p in o.param_groups[0]["params"]] for n, o in both[-1].items()}
-            step(*args, **kwargs)
-            after = {n: o.param_groups[0]["params"] for n, o in both[-1].items()}
-            moved.append({n for n in weights if any(not torch.equal(a, b) for a, b in zip(weights[n], after[n]))})
-
-        optimizer.step = step_and_look
-
     run = shutil.copytree(trained, tmp_path / "run")
-    monkeypatch.setattr(Optimizers, "__init__", remember)
+    moved = who_moves(monkeypatch)
     assert_succeeds(catdog("train", *changes(vae__epochs=1), "--only", "vae", "--overwrite", "--out-dir", run))
     assert moved == [{"discriminator"}, {"vae"}] * 2
 
@@ -319,7 +231,7 @@ def test_drawing_leaves_the_random_state_alone(trained, tmp_path):
     assert (tmp_path / "diffusion/samples_epoch_001.png").is_file()
     for stage in STAGES:
         assert_same_run(tmp_path / stage, trained / stage, f"{stage}_latest.pt")
-    model = load_diffusion(TRACK, trained, CPU, small())
+    model = load_diffusion(TRACK, trained, CPU, catdog.settings(TRACK.folder))
     before = torch.get_rng_state()
     draw(model.drawer, 3, CPU, labels=model.labels(3))
     figures.way_back(model, model.labels(2), 0)
@@ -364,7 +276,7 @@ def test_diffusion_learns_latents_standardised_over_all_training_pictures(copied
 
 
 def test_saved_models_load_and_draw(trained):
-    model = load_diffusion(TRACK, trained, CPU, small(), data())
+    model = load_diffusion(TRACK, trained, CPU, catdog.settings(TRACK.folder), data())
     assert load_judge(TRACK, trained, CPU, data()).judge(torch.rand(2, 3, 32, 32))[0].shape == (2, 64)
     images, _ = draw(model.drawer, 3, CPU, labels=model.labels(3))
     assert images.shape == (3, 3, 32, 32)
@@ -441,7 +353,7 @@ def test_figures(trained, tmp_path):
 
 @pytest.fixture(scope="module")
 def way(trained):
-    model = load_diffusion(TRACK, trained, CPU, small())
+    model = load_diffusion(TRACK, trained, CPU, catdog.settings(TRACK.folder))
     return model, figures.way_back(model, model.labels(3, 1), 7)
 
 
@@ -515,7 +427,7 @@ def test_before_training_the_commands_say_what_to_run(tmp_path):
 
 def test_pictures_that_are_too_few_are_one_line(tmp_path):
     result = catdog("train", *changes(data__standin_images=20), "--out-dir", tmp_path)
-    assert_family_refused("catdog", result, "data.validation: of 19 images 1 are too few to look at", code=1)
+    assert_refused(result, "data.validation: of 19 images 1 are too few to look at", code=1)
 
 
 def test_an_unknown_command_is_one_line_and_help_names_every_one():
@@ -528,16 +440,8 @@ def test_an_unknown_command_is_one_line_and_help_names_every_one():
 
 @pytest.mark.slow
 def test_two_processes_are_one_run(tmp_path):
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "extensions.catdog", "train"]
-    flags = [*changes(), "--out-dir", str(tmp_path), "--device", "cpu"]
-    command = [sys.executable, "-m", *launcher, *map(str, flags)]
-    result = subprocess.run(command, cwd=ROOT, env=child_env(), capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("2 processes") == len(STAGES)
-    for stage in STAGES:
-        assert [record["epoch"] for record in metrics(tmp_path / stage)] == [1, 2]
+    catdog.assert_two_processes_are_one_run(STAGES, tmp_path)
 
 
 def test_small_changes_what_default_has():
-    default = set(keys(yaml.safe_load((TRACK.folder / "default.yaml").read_text())))
-    assert set(SMALL_FAMILY) <= default
+    assert set(catdog.small) <= keys(TRACK.folder)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
-import signal
 
 import pytest
 import torch
@@ -17,21 +15,10 @@ from extensions.catdog.models import VAEGAN
 from extensions.catdog.track import STAGES
 from extensions.catdog.trained import load_vae
 from extensions.faces.data import TRACK
-from harness import assert_same_run, assert_succeeds, load, metrics
-from HW3.plumbing.run import Run
-from tracks import assert_family_refused, family, family_changes, write_celeba
+from harness import assert_succeeds, load, metrics
+from tracks import catdog, faces, keys, write_celeba
 
-
-def faces(verb, *flags):
-    return family("faces", verb, *flags)
-
-
-def changes(**more):
-    return family_changes("faces", **more)
-
-
-def assert_refused(result, *parts, code=2):
-    assert_family_refused("faces", result, *parts, code=code)
+changes, assert_refused = faces.changes, faces.assert_refused
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,17 +40,12 @@ def settings_of(track, name):
     return yaml.safe_load((track.folder / f"{name}.yaml").read_text())
 
 
-def keys(settings, above=""):
-    for name, value in settings.items():
-        yield from keys(value, f"{above}{name}.") if isinstance(value, dict) else [f"{above}{name}"]
-
-
 def test_the_settings_are_those_of_catdog_but_for_the_data():
     default, other = settings_of(TRACK, "default"), settings_of(CATDOG, "default")
     assert {name: list(section) for name, section in default.items() if name != "data"} == {
         name: list(section) for name, section in other.items() if name != "data"
     }
-    assert set(keys(settings_of(TRACK, "quick"))) <= set(keys(default))
+    assert keys(TRACK.folder, "quick") <= keys(TRACK.folder)
     assert default["vae"]["adversarial_weight"][-1][1] > 0
     assert other["vae"]["adversarial_weight"] == [[0.0, 0.0]]
     assert default["data"]["attribute"] == "Smiling"
@@ -91,23 +73,7 @@ def test_a_run_that_was_stopped_against_the_discriminator_ends_as_one_that_was_n
     call, trained, tmp_path, monkeypatch
 ):
     """Two steps an epoch, two epochs a stage: 10 is between two epochs of the VAE, 11 within one."""
-    log, calls = Run.log, []
-
-    def log_and_stop(run, **values):
-        log(run, **values)
-        calls.append(run)
-        if len(calls) == call:
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "log", log_and_stop)
-        stopped = faces("train", *changes(), "--out-dir", tmp_path)
-    assert stopped.returncode == 130
-    rest = shlex.split(stopped.stdout.partition("to continue: ")[2])
-    assert rest[:4] == ["python", "-m", "extensions.faces", "train"]
-    assert_succeeds(faces("train", *rest[4:]))
-    for stage in STAGES:
-        assert_same_run(tmp_path / stage, trained / stage, f"{stage}_latest.pt")
+    faces.assert_ends_as(trained, STAGES, tmp_path, monkeypatch, stop_at=call)
 
 
 def test_periodic_and_final_checkpoints_load_again(trained, tmp_path, monkeypatch):
@@ -163,11 +129,10 @@ def test_celeba_that_is_not_there_is_one_line(tmp_path):
 
 
 def test_a_checkpoint_of_catdog_is_refused(trained, tmp_path):
-    catdog = tmp_path / "catdog"
-    flags = family_changes("catdog", judge__epochs=1)
-    assert_succeeds(family("catdog", "train", *flags, "--only", "judge", "--out-dir", catdog))
+    other, flags = tmp_path / "catdog", catdog.changes(judge__epochs=1)
+    assert_succeeds(catdog("train", *flags, "--only", "judge", "--out-dir", other))
     run = shutil.copytree(trained, tmp_path / "run")
-    path = shutil.copy(catdog / "judge/judge_latest.pt", run / "judge/judge_latest.pt")
+    path = shutil.copy(other / "judge/judge_latest.pt", run / "judge/judge_latest.pt")
     result = faces("evaluate", *changes(), "--out-dir", run)
     assert_refused(
         result, path, "holds a catdog_judge model where a faces_judge one is needed", "extensions.faces train"

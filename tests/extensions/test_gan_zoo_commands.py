@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
-import signal
-import subprocess
-import sys
-from argparse import Namespace
-from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from PIL import Image
 
-from extensions.blocks import command, config
-from extensions.blocks.adversarial import Optimizers
 from extensions.gan_zoo import train
 from extensions.gan_zoo.trained import FOLDER, STAGES, load_trained
-from harness import ROOT, assert_same_run, assert_succeeds, child_env, load, metrics, run_here
+from harness import assert_same_run, assert_succeeds, load, metrics
 from HW3.data import load_dataset
 from HW3.generate import draw
 from HW3.metrics import frechet_distance
-from HW3.plumbing.run import Run
+from tracks import Commands, keys, read_keys, who_moves
 
 CPU = torch.device("cpu")
 
@@ -39,24 +31,8 @@ SMALL = {
 }
 
 
-def changes(**more: object) -> list[str]:
-    """SMALL as flags. Keyword arguments change it, with __ for the dot."""
-    values = {**SMALL, **{name.replace("__", "."): value for name, value in more.items()}}
-    return [flag for name, value in values.items() for flag in ("--set", f"{name}={value}")]
-
-
-def zoo(verb, *flags):
-    """`python -m extensions.gan_zoo VERB FLAGS...`"""
-    return run_here("extensions.gan_zoo.__main__", verb, *flags)
-
-
-def assert_refused(result, *parts):
-    """Exit code 2 and one line on stderr, which says all of this."""
-    lines = result.stderr.splitlines()
-    assert (result.returncode, len(lines)) == (2, 1), result.stderr
-    assert lines[0].startswith("extensions.gan_zoo: error: "), lines[0]
-    missing = [str(part) for part in parts if str(part) not in lines[0]]
-    assert not missing, f"{missing} not in: {lines[0]}"
+zoo = Commands("gan_zoo", SMALL)
+changes, assert_refused = zoo.changes, zoo.assert_refused
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -87,49 +63,12 @@ def copied(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
 
 
-def small(*flags):
-    """The settings of these runs, as the commands see them."""
-    args = Namespace(quick=False, config=None, set=[flag for flag in (*changes(), *flags) if flag != "--set"])
-    return command.settings(args, FOLDER)
-
-
 # -- settings ------------------------------------------------------------------------------------------------
-
-
-def keys(settings, above=""):
-    for name, value in settings.items():
-        yield from keys(value, f"{above}{name}.") if isinstance(value, dict) else [f"{above}{name}"]
 
 
 def test_every_key_is_read_by_a_command(tmp_path, monkeypatch):
     """A feature that is in the YAML only would be a key that nobody looks at."""
-    seen, places = set(), {}
-
-    class Section(SimpleNamespace):
-        """Settings that notice who reads them. (`vars` reads no setting: it only passes all of them on.)"""
-
-        def __getattribute__(self, name):
-            seen.add(f"{places.get(id(self), '')}{name}")
-            return super().__getattribute__(name)
-
-    class Flags(Namespace):
-        """What a Run is told of a stage, whose name its folder has."""
-
-        def __getattribute__(self, name):
-            flags = super().__getattribute__("__dict__")
-            seen.add(f"{flags['out_dir'].name}.{name}" if "out_dir" in flags else name)
-            return super().__getattribute__(name)
-
-    def noticing(settings, above=""):
-        parts = {k: noticing(v, f"{above}{k}.") if isinstance(v, dict) else v for k, v in settings.items()}
-        section = Section(**parts)
-        places[id(section)] = above
-        alive.append(section)  # so that no other has its id
-        return section
-
-    alive, load_config = [], config.load_config
-    monkeypatch.setattr(command, "load_config", lambda *a, **k: noticing(config.as_settings(load_config(*a, **k))))
-    monkeypatch.setattr(train, "Namespace", Flags)
+    seen = read_keys(train, monkeypatch)
     flags = ("--out-dir", tmp_path)
     few = changes(vae__epochs=1, gan__epochs=1, diffusion__epochs=1, sweep__betas="0.1,")
     assert_succeeds(zoo("train", *few, *flags))
@@ -137,13 +76,12 @@ def test_every_key_is_read_by_a_command(tmp_path, monkeypatch):
     assert_succeeds(zoo("sweep", *few, *flags))
     folder = zoo("train", *few, "--set", "data.source=folder", *flags, "--overwrite")
     assert "there is no folder" in folder.stderr
-    every = set(keys(yaml.safe_load((FOLDER / "default.yaml").read_text())))
-    assert every - seen == set()
+    assert keys(FOLDER) - seen == set()
 
 
 def test_quick_changes_what_default_has():
-    default, quick = (yaml.safe_load((FOLDER / f"{name}.yaml").read_text()) for name in ("default", "quick"))
-    assert set(keys(quick)) <= set(keys(default))
+    default = yaml.safe_load((FOLDER / "default.yaml").read_text())
+    assert keys(FOLDER, "quick") <= keys(FOLDER)
     assert (default["sample"]["ddim_steps"], default["sample"]["guidance"]) == (50, 2.0)
     assert (default["diffusion"]["schedule"], default["diffusion"]["ema"]) == ("cosine", 0.9999)
     assert (default["vae"]["beta"], default["vae"]["loss"]) == (5e-5, "l2")
@@ -204,23 +142,7 @@ def test_what_a_run_leaves(trained):
 @pytest.mark.parametrize("call", [1, 5, 7, 9])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(call, trained, tmp_path, monkeypatch):
     """Two steps an epoch and two epochs a stage: 1 is in the VAE, 5 and 7 in the GAN with its two optimisers."""
-    log, calls = Run.log, []
-
-    def log_and_stop(run, **values):
-        log(run, **values)
-        calls.append(run)
-        if len(calls) == call:
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "log", log_and_stop)
-        stopped = zoo("train", *changes(), "--out-dir", tmp_path)
-    assert stopped.returncode == 130
-    rest = shlex.split(stopped.stdout.partition("to continue: ")[2])
-    assert rest[:4] == ["python", "-m", "extensions.gan_zoo", "train"]
-    assert_succeeds(zoo("train", *rest[4:]))
-    for stage in STAGES:
-        assert_same_run(tmp_path / stage, trained / stage, f"{stage}_latest.pt")
+    zoo.assert_ends_as(trained, STAGES, tmp_path, monkeypatch, stop_at=call)
 
 
 def test_a_run_does_not_continue_on_other_images(copied):
@@ -231,22 +153,7 @@ def test_a_run_does_not_continue_on_other_images(copied):
 
 def test_a_step_of_one_network_leaves_the_other_alone(tmp_path, monkeypatch):
     """Before and after each of the two steps: who moved."""
-    moved, both = [], []
-
-    def remember(self, **optimizers):
-        both.append(optimizers)
-        init(self, **optimizers)
-
-    def step_and_look(self, *args, **kwargs):
-        weights = {name: [p.detach().clone() for p in o.param_groups[0]["params"]] for name, o in both[-1].items()}
-        result = step(self, *args, **kwargs)
-        after = {name: o.param_groups[0]["params"] for name, o in both[-1].items()}
-        moved.append({n for n in weights if any(not torch.equal(a, b) for a, b in zip(weights[n], after[n]))})
-        return result
-
-    init, step = Optimizers.__init__, torch.optim.AdamW.step
-    monkeypatch.setattr(Optimizers, "__init__", remember)
-    monkeypatch.setattr(torch.optim.AdamW, "step", step_and_look)
+    moved = who_moves(monkeypatch)
     assert_succeeds(zoo("train", *changes(gan__epochs=1), "--only", "gan", "--out-dir", tmp_path))
     assert moved == [{"discriminator"}, {"generator"}] * 2
 
@@ -282,7 +189,7 @@ def test_drawing_leaves_the_random_state_alone(trained, tmp_path):
     for stage in STAGES:
         assert (tmp_path / stage / "samples_epoch_001.png").is_file()
         assert_same_run(tmp_path / stage, trained / stage, f"{stage}_latest.pt")
-    models = [load_trained(trained, stage, CPU, small()) for stage in STAGES]
+    models = [load_trained(trained, stage, CPU, zoo.settings(FOLDER)) for stage in STAGES]
     before = torch.get_rng_state()
     for model in models:
         draw(model.drawer, 3, CPU, labels=model.labels(3))
@@ -417,11 +324,4 @@ def test_an_unknown_command_is_one_line_and_help_names_every_one():
 @pytest.mark.slow
 def test_two_processes_are_one_run(tmp_path):
     """The GAN's two networks are not called through DDP: their gradients are averaged, so both processes agree."""
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "extensions.gan_zoo", "train"]
-    flags = [*changes(), "--out-dir", str(tmp_path), "--device", "cpu"]
-    command = [sys.executable, "-m", *launcher, *flags]
-    result = subprocess.run(command, cwd=ROOT, env=child_env(), capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("2 processes") == len(STAGES)
-    for stage in STAGES:
-        assert [record["epoch"] for record in metrics(tmp_path / stage)] == [1, 2]
+    zoo.assert_two_processes_are_one_run(STAGES, tmp_path)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import shlex
 import shutil
-import signal
 import subprocess
 import sys
 
@@ -19,10 +17,24 @@ from extensions.structured.data import from_rows, split
 from extensions.structured.models import ExpressionVAE
 from extensions.structured.standin import standin_rows
 from extensions.structured.trained import FOLDER, STAGES, encode, load_vae
-from harness import ROOT, assert_same_run, assert_succeeds, child_env, load, metrics
+from harness import ROOT, assert_succeeds, child_env, load, metrics
 from HW3.diffusion import GaussianDiffusion
 from HW3.plumbing.run import Run
-from tracks import assert_refused, changes, structured
+from tracks import Commands
+
+# The smallest models that still do everything.
+SMALL = {
+    "data.source": "standin",
+    **{"vae.epochs": 2, "vae.batch_size": 300, "vae.latent_dim": 12, "vae.width": 8},
+    **{f"{stage}.{name}": value for stage in ("diffusion", "prior") for name, value in {
+        "epochs": 2, "batch_size": 300, "time_dim": 8, "hidden_dim": 16, "timesteps": 20,
+    }.items()},
+    **{"classifier.epochs": 2, "classifier.batch_size": 300, "classifier.width": 8},
+    **{"evaluate.rows": 20, "evaluate.noise_step": 10},
+}  # fmt: skip
+
+structured = Commands("structured", SMALL)
+changes, assert_refused = structured.changes, structured.assert_refused
 
 
 @pytest.fixture(scope="session")
@@ -87,24 +99,7 @@ def test_what_a_run_leaves(trained):
 @pytest.mark.parametrize("call", [1, 5, 8, 11, 16])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(call, trained, tmp_path, monkeypatch):
     """Three steps an epoch and two epochs a stage: these steps are in the VAE, in the diffusion, and so on."""
-    log, calls = Run.log, []
-
-    def log_and_stop(run, **values):
-        log(run, **values)
-        calls.append(run)
-        if len(calls) == call:
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "log", log_and_stop)
-        stopped = structured("train", *changes(), "--out-dir", tmp_path)
-    assert stopped.returncode == 130
-    command = shlex.split(stopped.stdout.partition("to continue: ")[2])
-    assert command[:4] == ["python", "-m", "extensions.structured", "train"]
-    assert command[-1] == "--resume"
-    assert_succeeds(structured("train", *command[4:]))
-    for stage in STAGES:
-        assert_same_run(tmp_path / stage, trained / stage, f"{stage}_latest.pt")
+    structured.assert_ends_as(trained, STAGES, tmp_path, monkeypatch, stop_at=call)
 
 
 def test_a_trained_model_is_replaced_only_on_demand(copied):
@@ -275,15 +270,7 @@ def test_help_names_every_command():
 
 @pytest.mark.slow
 def test_two_processes_are_one_run(tmp_path):
-    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "extensions.structured", "train"]
-    flags = [*changes(), "--out-dir", str(tmp_path), "--device", "cpu"]
-    result = subprocess.run(
-        [sys.executable, "-m", *command, *flags], cwd=ROOT, env=child_env(), capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("2 processes") == len(STAGES)
-    for stage in STAGES:
-        assert [record["epoch"] for record in metrics(tmp_path / stage)] == [1, 2]
+    structured.assert_two_processes_are_one_run(STAGES, tmp_path)
 
 
 def test_a_package_that_is_not_there_is_one_line():
