@@ -101,9 +101,12 @@ class Lab:
     ) -> Iterator[tuple[str, str, str]]:
         """At every frame: the picture, the way there, and a line about both."""
         labels = torch.tensor(labels_in(text)) if kind == "tiny_sd" else None
-        num, scale = (WITHOUT_TEXT, None) if labels is None else (len(labels), guidance)
+        # CLIP does not choose among the drawings here: what guidance does, or a mistake, is to be seen.
+        num, scale, tries = (WITHOUT_TEXT, None, None) if labels is None else (len(labels), guidance, 1)
         # Read anew each time: what is trained meanwhile is drawn from.
-        model = load_image_model(self.path(kind), self.device, import_module, scale, kind=kind, dataset=self.dataset)
+        model = load_image_model(
+            self.path(kind), self.device, import_module, scale, clip_tries=tries, kind=kind, dataset=self.dataset
+        )
         n_steps = model.timesteps if sampler == "ddpm" else int(steps)
         if n_steps > model.timesteps:
             raise UsageError(f"{n_steps} steps are outside 1 to {model.timesteps}")

@@ -55,6 +55,11 @@ def main() -> None:
     )
     parser.add_argument("--autoguidance", type=between(0, 100), help="denoisers: by default as in training; 1: none")
     parser.add_argument(
+        "--clip-tries",
+        type=at_least(1),
+        help="tiny_sd: draw what CLIP is not sure of again, so often in all; as in training",
+    )
+    parser.add_argument(
         "--sampler", choices=SAMPLERS, help="by default ddim; ddpm takes all T steps, dpm (DPM-Solver++) few"
     )
     parser.add_argument(
@@ -69,8 +74,15 @@ def main() -> None:
     if suffix not in (".npz", ".png", ".gif"):
         raise UsageError(f"--out {args.out}: the name must end in .npz, .png or .gif")
     device = pick_device(args.device)
-    guidance = {"guidance_until": args.guidance_until, "autoguidance": args.autoguidance}
-    model = load_image_model(args.ckpt, device, import_module, args.guidance_scale, **guidance)
+    model = load_image_model(
+        args.ckpt,
+        device,
+        import_module,
+        args.guidance_scale,
+        guidance_until=args.guidance_until,
+        autoguidance=args.autoguidance,
+        clip_tries=args.clip_tries,
+    )
     if model.diffusion is None and (args.sampler or args.steps or args.ddim_eta is not None or suffix == ".gif"):
         raise UsageError(f"{args.ckpt} is a VAE, which draws in one step: no --sampler, --steps, --ddim-eta or .gif")
     if args.sampler == "ddpm" and (args.steps or args.ddim_eta is not None):

@@ -27,7 +27,7 @@ from HW3.pretrained import embed, load_vae
 from HW3.viz import save_grid
 
 QUICK = {
-    "epochs": {"digits": 80, "*": 20},
+    "epochs": {"digits": 80, "*": 30},
     "batch_size": {"digits": 128, "*": 512},
     "lr": {"digits": 1e-3, "*": 2e-3},
     "blocks": {"digits": 3, "*": 5},

@@ -63,9 +63,13 @@ class SimpleCLIP(nn.Module):
         return self.text_encoder(torch.arange(NUM_CLASSES, device=self.logit_scale.device))
 
     @torch.no_grad()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Zero-shot probabilities of the classes (B, 10), Radford et al. 2021 section 3.1.2."""
+        return (self.scale * self.image_encoder(images) @ self.all_text_embeddings().T).softmax(dim=1)
+
     def predict(self, images: Tensor) -> Tensor:
         """Zero-shot labels (B,): the class whose text is most similar to each image."""
-        return (self.image_encoder(images) @ self.all_text_embeddings().T).argmax(dim=1)
+        return self.probabilities(images).argmax(dim=1)
 
 
 def recognised(clip: SimpleCLIP, images: Tensor, labels: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from HW3.vae import ConvVAE
 CHUNK = 500  # images drawn at once
 SAMPLERS = ("ddpm", "ddim", "dpm")  # all T steps; a part of them; few of them (DPM-Solver++)
 DPM_STEPS = 15
+SURE = 0.9  # of CLIP's probability for the label, where it checks what is drawn
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class ImageModel:
     decode: states (B, *shape) -> images (B, C, H, W) in [0, 1].  shape: of one state; None for images.
     diffusion: None for a VAE, which decodes plain noise.  texts: (10, E) conditions, None if it takes no labels.
     steps: the DDIM steps that it was trained to be shown with.
+    clip: where there are texts, it looks at what is drawn, and what it is not sure of is drawn again: `tries` times in
+    all. Ramesh et al. 2021, "Zero-Shot Text-to-Image Generation", choose the best of many so.
     """
 
     decode: Callable[[Tensor], Tensor]
@@ -40,6 +43,8 @@ class ImageModel:
     diffusion: GaussianDiffusion | None = None
     texts: Tensor | None = None
     steps: int = 1
+    clip: SimpleCLIP | None = None
+    tries: int = 1
 
     @property
     def timesteps(self) -> int:
@@ -55,13 +60,14 @@ def load_image_model(
     *,
     guidance_until: float | None = None,
     autoguidance: float | None = None,
+    clip_tries: int | None = None,
     kind: str | None = None,
     dataset: str | None = None,
 ) -> ImageModel:
     """Rebuild the model in a checkpoint. Raises UsageError for one that cannot draw.
 
     import_script: imports `train_tiny_sd`, which defines the conditional network; called for its checkpoints only.
-    guidance_scale, guidance_until: tiny_sd only.  autoguidance: any denoiser.  None for those of training.
+    guidance_scale, guidance_until, clip_tries: tiny_sd only.  autoguidance: any denoiser.  None for those of training.
     kind, dataset: what it must be; None for any.
     """
     checkpoint = load_checkpoint(path, kind, device)
@@ -70,10 +76,9 @@ def load_image_model(
     kind, config, extra, args = (checkpoint[key] for key in ("kind", "config", "extra", "args"))
     if kind == "clip":
         raise UsageError(f"{path} is a CLIP model, which compares images and draws none; evaluate.py measures it")
-    if kind != "tiny_sd" and (guidance_scale, guidance_until) != (None, None):
-        raise UsageError(
-            f"--guidance-scale and --guidance-until need a tiny_sd checkpoint, and {path} holds a {kind} model"
-        )
+    if kind != "tiny_sd" and (guidance_scale, guidance_until, clip_tries) != (None, None, None):
+        flags = "--guidance-scale, --guidance-until and --clip-tries"
+        raise UsageError(f"{flags} need a tiny_sd checkpoint, and {path} holds a {kind} model")
     if autoguidance not in (None, 1) and "early" not in extra:
         raise UsageError(f"--autoguidance: {path} holds no earlier version of a denoiser; train one (again)")
     if kind == "vae":
@@ -94,7 +99,7 @@ def load_image_model(
     vae = unembed(ConvVAE, extra["vae"], path, device)
     space = LatentSpace(vae.latent_dim, canonicalize="basis" in extra["space"]).to(device)
     restore(space, extra["space"], path)
-    texts = None
+    clip, texts = None, None
     if kind == "latent_diffusion":
         net = built(EpsMLP(**config["net"]))
     else:
@@ -103,10 +108,16 @@ def load_image_model(
         until = args.get("guidance_until", 1.0) if guidance_until is None else guidance_until
         limits = () if until == 1 else (until * process.timesteps,)  # older scripts know none
         net = script.GuidedModel(built(script.EpsMLPCond(**config["net"])), scale, *limits)
-        texts = text_conditions(unembed(SimpleCLIP, extra["clip"], path, device))
-    diffusion = GaussianDiffusion(net, process).to(device)
+        clip = unembed(SimpleCLIP, extra["clip"], path, device)
+        texts = text_conditions(clip)
     return ImageModel(
-        lambda u: vae.decode(space.denormalize(u)), (vae.latent_dim,), diffusion, texts, args["ddim_steps"]
+        lambda u: vae.decode(space.denormalize(u)),
+        (vae.latent_dim,),
+        GaussianDiffusion(net, process).to(device),
+        texts,
+        args["ddim_steps"],
+        clip,
+        args.get("clip_tries", 1) if clip_tries is None else clip_tries,
     )
 
 
@@ -161,22 +172,21 @@ def draw(
 
     labels: (N,) for a model with texts.  sampler: one of SAMPLERS; steps: of DDIM (None: as in training) and of DPM
     (None: 15).  eta: DDIM's.
-    on_frame: called with each frame of the trajectory as soon as it is there, (N, C, H, W) in [0, 1].
+    on_frame: called with each frame of the trajectory as soon as it is there, (N, C, H, W) in [0, 1]; not of what is
+    drawn again because CLIP was not sure of it, which takes its place in the trajectory that is returned.
     """
     source = torch.Generator(device).manual_seed(seed)
-    images, movies = [], []
-    for start in range(0, num, CHUNK):
-        n = min(CHUNK, num - start)
+    n_steps = {
+        "ddpm": model.timesteps,
+        "ddim": steps or model.steps,
+        "dpm": steps or min(DPM_STEPS, model.timesteps),
+    }[sampler]
+
+    def once(n: int, labels: Tensor | None, kept: Frames) -> Tensor:
+        """n images (n, C, H, W), whose way `kept` sees."""
         if model.diffusion is None:
-            images.append(model.decode(torch.randn(n, *(model.shape or ()), generator=source, device=device)))
-            continue
-        n_steps = {
-            "ddpm": model.timesteps,
-            "ddim": steps or model.steps,
-            "dpm": steps or min(DPM_STEPS, model.timesteps),
-        }[sampler]
-        kept = Frames(frames, n_steps, model.decode, on_frame)
-        cond = model.texts[labels[start : start + n]] if model.texts is not None and labels is not None else None
+            return model.decode(torch.randn(n, *(model.shape or ()), generator=source, device=device))
+        cond = model.texts[labels] if model.texts is not None and labels is not None else None
         common: dict[str, Any] = {"cond": cond, "shape": model.shape, "generator": source}
         common |= {"on_state": kept.take if frames else None, "progress": progress}
         if sampler == "ddpm":
@@ -185,9 +195,26 @@ def draw(
             x = model.diffusion.sample_dpm(n, device, n_steps, **common)
         else:
             x = model.diffusion.sample_ddim(n, device, n_steps, eta, **common)
-        if frames:
+        return model.decode(x)
+
+    images, movies = [], []
+    for start in range(0, num, CHUNK):
+        wanted = None if labels is None else labels[start : start + CHUNK].to(device)
+        kept = Frames(frames, n_steps, model.decode, on_frame)
+        drawn = once(min(CHUNK, num - start), wanted, kept)
+        for _ in range(model.tries - 1):
+            if model.clip is None or wanted is None:
+                break
+            doubtful = model.clip.probabilities(drawn.clamp(0, 1)).gather(1, wanted[:, None])[:, 0] < SURE
+            if not doubtful.any():
+                break
+            other = Frames(frames, n_steps, model.decode)
+            drawn[doubtful] = once(int(doubtful.sum()), wanted[doubtful], other)
+            for frame, replacement in zip(kept.images, other.images, strict=True):
+                frame[doubtful] = replacement
+        if kept.images:
             movies.append(torch.stack(kept.images))
-        images.append(model.decode(x))
+        images.append(drawn)
     return torch.cat(images).clamp(0, 1), torch.cat(movies, dim=1) if movies else None
 
 

@@ -56,7 +56,8 @@ def gif(frames: Tensor, *, columns: int = 8, fps: int = 15) -> bytes:
     """The same animation as the bytes of a GIF: grey is exact, and frames that are equal become a longer one."""
     pictures, buffer = [_grid(images, columns) for images in frames], io.BytesIO()
     durations = [round(1000 / fps)] * (len(pictures) - 1) + [2000]
-    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    # Optimised, the greys of a frame may be moved to palette entries that are off by two.
+    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=False)
     return buffer.getvalue()
 
 

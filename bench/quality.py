@@ -57,13 +57,14 @@ class Lever:
     flags: dict[str, str] = field(default_factory=dict)
     guidance: tuple[float, float] | None = None  # of tiny SD: its scale, and until which part of T
     autoguidance: float | None = None
+    clip_tries: int | None = None  # of tiny SD
     drawing: dict[str, object] = field(default_factory=dict)
 
     def moves(self, stage: str) -> bool:
         """Whether it changes what comes out of a stage."""
         if any(part in self.flags for part in (stage, *NEEDS.get(stage, ()))):
             return True
-        if self.guidance is not None:  # of the text
+        if self.guidance is not None or self.clip_tries is not None:  # of the text
             return stage == "tiny_sd"
         return stage != "vae" and (self.autoguidance is not None or bool(self.drawing))
 
@@ -84,13 +85,16 @@ LEVERS = {
     "eps, linear schedule": Lever({stage: "--prediction eps" for stage in ("latent_diffusion", "tiny_sd")}),
     "no averaged weights": Lever({stage: "--ema 0" for stage in ("latent_diffusion", "tiny_sd")}),
     "text never hidden": Lever({"tiny_sd": "--cond-dropout 0"}, guidance=(1, 1)),
-    "no guidance at all": Lever(guidance=(1, 1), autoguidance=1),
-    "autoguidance only": Lever(guidance=(1, 1)),
+    "drawn once": Lever(clip_tries=1),
+    "no guidance at all": Lever(guidance=(1, 1), autoguidance=1, clip_tries=1),
+    "autoguidance only": Lever(guidance=(1, 1), clip_tries=1),
     "no autoguidance": Lever(autoguidance=1),
     "autoguidance 1.5": Lever(autoguidance=1.5),
-    "text guidance 1.5 only": Lever(guidance=(1.5, 1), autoguidance=1),
-    "text guidance 3 only": Lever(guidance=(3, 1), autoguidance=1),
-    "text guidance below all of T": Lever(guidance=(2, 1)),
+    "text guidance 1.5 only": Lever(guidance=(1.5, 1), autoguidance=1, clip_tries=1),
+    "text guidance 3 only": Lever(guidance=(3, 1), autoguidance=1, clip_tries=1),
+    "text guidance 2 below 0.75 T, drawn once": Lever(guidance=(2, 0.75), clip_tries=1),
+    "text guidance 2 below 0.75 T": Lever(guidance=(2, 0.75)),
+    "text guidance 2": Lever(guidance=(2, 1)),
     "DDIM, 200 steps": Lever(drawing={"steps": 200}),
     "DDIM, 15 steps": Lever(drawing={"steps": 15}),
     "DPM-Solver++, 15 steps": Lever(drawing={"steps": 15, "sampler": "dpm"}),
@@ -200,7 +204,8 @@ def measure(runs: Runs, judges: Judges, lever: Lever, seed: int, stages: Sequenc
         else:
             asked = torch.arange(judges.num) % NUM_CLASSES if stage == "tiny_sd" else None
             scale, until = lever.guidance if lever.guidance and stage == "tiny_sd" else (None, None)
-            guidance = {"guidance_until": until, "autoguidance": lever.autoguidance}
+            tries = lever.clip_tries if stage == "tiny_sd" else None
+            guidance = {"guidance_until": until, "autoguidance": lever.autoguidance, "clip_tries": tries}
             model = load_image_model(path, CPU, import_module, scale, **guidance)
             drawn, _ = draw(model, judges.num, CPU, labels=asked, seed=seed, progress=True, **lever.drawing)
         found[stage] = judges.measure(drawn, asked) | {"cpu_seconds": sum(seconds.values())}

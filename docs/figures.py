@@ -101,9 +101,11 @@ class Runs:
 
     def model(self, run: str, guidance_scale: float | None = None) -> ImageModel:
         """A run's model, ready to draw: as its preset does, or with this guidance for all t and nothing else."""
-        alone = None if guidance_scale is None else 1.0
+        alone = None if guidance_scale is None else 1
         path = self.checkpoint(run)
-        return load_image_model(path, CPU, import_module, guidance_scale, guidance_until=alone, autoguidance=alone)
+        return load_image_model(
+            path, CPU, import_module, guidance_scale, guidance_until=alone, autoguidance=alone, clip_tries=alone
+        )
 
     def vae(self, run: str) -> ConvVAE:
         """A run's VAE with its encoder."""

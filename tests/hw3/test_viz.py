@@ -64,7 +64,7 @@ def latents() -> ImageModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         vae = ConvVAE(4)
-    vae.decoder[-1].weight.data *= 30  # contrast, so that no two frames are the same picture
+    vae.decoder[-2].weight.data *= 30  # contrast, so that no two frames are the same picture
     process = DiffusionConfig(timesteps=12, prediction="v", schedule="cosine")
     texts = torch.randn(10, 3, generator=torch.Generator().manual_seed(2))
     return ImageModel(vae.decode, (4,), GaussianDiffusion(Denoiser(4), process), texts, steps=6)

@@ -1,17 +1,21 @@
 """sample.py, on one tiny checkpoint of every kind."""
 
+from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
 import train_tiny_sd
 from harness import assert_one_line, assert_succeeds, load, run_here
 from HW3.autoguidance import AutoGuided
-from HW3.generate import SAMPLERS, load_image_model
+from HW3.clip import SimpleCLIP
+from HW3.generate import SAMPLERS, draw, load_image_model
 from HW3.plumbing.errors import UsageError
 from sample import parse_labels
 
@@ -110,6 +114,59 @@ def test_guidance_is_the_flag_or_that_of_training(tiny):
     assert load_image_model(path, cpu, import_module, guidance_until=0.5).diffusion.model.until == 10, "of T = 20"
 
 
+def test_clips_tries_are_the_flag_or_those_of_training(lively):
+    path, cpu = lively("tiny_sd"), torch.device("cpu")
+    assert load_image_model(path, cpu, import_module).tries == load(path)["args"]["clip_tries"] == 1
+    assert load_image_model(path, cpu, import_module, clip_tries=3).tries == 3
+    state = load(path)
+    del state["args"]["clip_tries"]  # as a run had it before there were any
+    torch.save(state, path)
+    assert load_image_model(path, cpu, import_module).tries == 1
+
+
+class Looks(SimpleCLIP):
+    """Says how sure it is of each row's label, a list for each time that it is asked; and remembers the images."""
+
+    def __init__(self, labels: Tensor, *sure: list[float]) -> None:
+        super().__init__()
+        self.labels, self.sure, self.seen = labels, list(sure), []
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        self.seen.append(images.clone())
+        return torch.tensor(self.sure.pop(0))[:, None] * F.one_hot(self.labels, 10)
+
+
+def test_what_clip_is_not_sure_of_is_drawn_again_and_nothing_else(lively):
+    cpu, labels = torch.device("cpu"), torch.tensor([7, 0, 3])
+    once = load_image_model(lively("tiny_sd"), cpu, import_module)
+    as_is, _ = draw(once, 3, cpu, labels=labels)
+    clip = Looks(labels, [0.95, 0.85, 0.1], [0.0, 0.95, 0.2], [0.95, 0.95, 0.95])
+    shown: list[Tensor] = []
+    checked = replace(once, clip=clip, tries=9)
+    images, movie = draw(checked, 3, cpu, labels=labels, frames=4, on_frame=shown.append)
+    first, second, third = clip.seen
+    assert torch.equal(first, as_is)
+    assert [changed(first, second), changed(second, third)] == [[1, 2], [0, 2]]
+    assert torch.equal(images, third)
+    assert torch.equal(movie[-1], images), "the way is that of what is returned"
+    assert len(shown) == len(movie)
+    assert torch.equal(draw(replace(checked, clip=None), 3, cpu, labels=labels)[0], as_is)
+
+
+def changed(before: Tensor, after: Tensor) -> list[int]:
+    """Which images differ."""
+    return (before != after).flatten(1).any(dim=1).nonzero().flatten().tolist()
+
+
+def test_clip_is_never_sure_and_drawing_ends(lively):
+    cpu, labels = torch.device("cpu"), torch.tensor([7, 0])
+    clip = Looks(labels, *[[0.5, 0.5]] * 2)
+    model = replace(load_image_model(lively("tiny_sd"), cpu, import_module), clip=clip, tries=3)
+    images, _ = draw(model, 2, cpu, labels=labels)
+    assert clip.sure == []
+    assert changed(clip.seen[1], images) == [0, 1]
+
+
 @pytest.mark.parametrize("kind", DIFFUSING)
 def test_autoguidance_is_the_flag_or_that_of_training(kind, lively):
     path, cpu = lively(kind), torch.device("cpu")
@@ -168,6 +225,8 @@ def test_labels_are_parsed():
         ("diffusion", ("--labels", "3"), "takes no labels"),
         ("diffusion", ("--guidance-scale", "2"), "tiny_sd"),
         ("diffusion", ("--guidance-until", "0.5"), "tiny_sd"),
+        ("latent_diffusion", ("--clip-tries", "2"), "tiny_sd"),
+        ("tiny_sd", ("--clip-tries", "0"), "1 or more"),
         ("vae", ("--autoguidance", "2"), "no earlier version"),
         ("diffusion", ("--out", "x.jpg"), ".npz, .png or .gif"),
         ("diffusion", ("--num", "0"), "1 or more"),
