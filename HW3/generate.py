@@ -24,7 +24,7 @@ from HW3.vae import ConvVAE
 CHUNK = 500  # images drawn at once
 SAMPLERS = ("ddpm", "ddim", "dpm")  # all T steps; a part of them; few of them (DPM-Solver++)
 DPM_STEPS = 15
-SURE = 0.9  # of CLIP's probability for the label, where it checks what is drawn
+SURE = 0.8  # of CLIP's probability for the label, where it checks what is drawn
 
 
 @dataclass(frozen=True)

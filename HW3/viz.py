@@ -55,9 +55,9 @@ def save_gif(frames: Tensor, path: Path, *, columns: int = 8, fps: int = 15) -> 
 def gif(frames: Tensor, *, columns: int = 8, fps: int = 15) -> bytes:
     """The same animation as the bytes of a GIF: grey is exact, and frames that are equal become a longer one."""
     pictures, buffer = [_grid(images, columns) for images in frames], io.BytesIO()
-    durations = [round(1000 / fps)] * (len(pictures) - 1) + [2000]
-    # Optimised, the greys of a frame may be moved to palette entries that are off by two.
-    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=False)
+    # Where Pillow optimises palettes, the greys of a frame may be off by two.
+    options = {"duration": [round(1000 / fps)] * (len(pictures) - 1) + [2000], "loop": 0, "optimize": False}
+    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], **options)
     return buffer.getvalue()
 
 

@@ -140,7 +140,7 @@ def test_what_clip_is_not_sure_of_is_drawn_again_and_nothing_else(lively):
     cpu, labels = torch.device("cpu"), torch.tensor([7, 0, 3])
     once = load_image_model(lively("tiny_sd"), cpu, import_module)
     as_is, _ = draw(once, 3, cpu, labels=labels)
-    clip = Looks(labels, [0.95, 0.85, 0.1], [0.0, 0.95, 0.2], [0.95, 0.95, 0.95])
+    clip = Looks(labels, [0.85, 0.75, 0.1], [0.0, 0.85, 0.2], [0.85, 0.85, 0.85])
     shown: list[Tensor] = []
     checked = replace(once, clip=clip, tries=9)
     images, movie = draw(checked, 3, cpu, labels=labels, frames=4, on_frame=shown.append)
