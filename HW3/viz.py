@@ -182,7 +182,7 @@ def kl_curve(weights: Sequence[float], reconstruction: Sequence[float], kl: Sequ
     axes.plot([kl[k] for k in order], [reconstruction[k] for k in order], "o-", color="black")
     for k in order:
         axes.annotate(f"{weights[k]:g}", (kl[k], reconstruction[k]), (6, 5), textcoords="offset points")
-    axes.margins(0.12)
+    axes.margins(0.15)
     axes.set(xlabel="KL per image, in nats", ylabel="squared error per pixel", xlim=(0, None), ylim=(0, None))
     axes.grid(alpha=0.3)
     return figure

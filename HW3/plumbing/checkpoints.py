@@ -79,5 +79,7 @@ def restore(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> Non
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UsageError(f"the weights in {path} do not fit the model: {reason}") from None
+        reason = str(error).splitlines()[-1].strip().removesuffix(".")
+        raise UsageError(
+            f"the weights in {path} do not fit the model (train it again, if its code changed): {reason}"
+        ) from None
