@@ -197,25 +197,33 @@ def draw(
             x = model.diffusion.sample_ddim(n, device, n_steps, eta, **common)
         return model.decode(x)
 
-    images, movies = [], []
+    images, movies, unsure = [], [], 0
     for start in range(0, num, CHUNK):
         wanted = None if labels is None else labels[start : start + CHUNK].to(device)
         kept = Frames(frames, n_steps, model.decode, on_frame)
         drawn = once(min(CHUNK, num - start), wanted, kept)
-        for _ in range(model.tries - 1):
-            if model.clip is None or wanted is None:
-                break
-            doubtful = model.clip.probabilities(drawn.clamp(0, 1)).gather(1, wanted[:, None])[:, 0] < SURE
-            if not doubtful.any():
-                break
-            other = Frames(frames, n_steps, model.decode)
-            drawn[doubtful] = once(int(doubtful.sum()), wanted[doubtful], other)
-            for frame, replacement in zip(kept.images, other.images, strict=True):
-                frame[doubtful] = replacement
+        if model.clip is not None and wanted is not None and model.tries > 1:
+            doubtful = _doubtful(model.clip, drawn, wanted)
+            for _ in range(model.tries - 1):
+                if not doubtful.any():
+                    break
+                other = Frames(frames, n_steps, model.decode)
+                drawn[doubtful] = once(int(doubtful.sum()), wanted[doubtful], other)
+                for frame, replacement in zip(kept.images, other.images, strict=True):
+                    frame[doubtful] = replacement
+                doubtful = _doubtful(model.clip, drawn, wanted)
+            unsure += int(doubtful.sum())
         if kept.images:
             movies.append(torch.stack(kept.images))
         images.append(drawn)
+    if unsure and progress:
+        print(f"CLIP is not sure of {unsure} of {num} images, after {model.tries} tries each", flush=True)
     return torch.cat(images).clamp(0, 1), torch.cat(movies, dim=1) if movies else None
+
+
+def _doubtful(clip: SimpleCLIP, images: Tensor, labels: Tensor) -> Tensor:
+    """Which images (N, C, H, W) CLIP is not sure to show their label, (N,)."""
+    return clip.probabilities(images.clamp(0, 1)).gather(1, labels[:, None])[:, 0] < SURE
 
 
 def starting_noise(model: ImageModel, num: int, device: torch.device, *, seed: int = 0) -> Tensor:

@@ -158,13 +158,14 @@ def changed(before: Tensor, after: Tensor) -> list[int]:
     return (before != after).flatten(1).any(dim=1).nonzero().flatten().tolist()
 
 
-def test_clip_is_never_sure_and_drawing_ends(lively):
-    cpu, labels = torch.device("cpu"), torch.tensor([7, 0])
-    clip = Looks(labels, *[[0.5, 0.5]] * 2)
+def test_clip_is_never_sure_and_drawing_ends_with_a_word_about_it(lively, capsys):
+    cpu, labels = torch.device("cpu"), torch.tensor([7, 0, 1])
+    clip = Looks(labels, *[[0.5, 0.9, 0.5]] * 3)
     model = replace(load_image_model(lively("tiny_sd"), cpu, import_module), clip=clip, tries=3)
-    images, _ = draw(model, 2, cpu, labels=labels)
+    images, _ = draw(model, 3, cpu, labels=labels, progress=True)
     assert clip.sure == []
-    assert changed(clip.seen[1], images) == [0, 1]
+    assert changed(clip.seen[0], clip.seen[1]) == changed(clip.seen[1], images) == [0, 2]
+    assert capsys.readouterr().out == "CLIP is not sure of 2 of 3 images, after 3 tries each\n"
 
 
 @pytest.mark.parametrize("kind", DIFFUSING)
