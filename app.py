@@ -87,14 +87,14 @@ class Lab:
         """Where the training script leaves its checkpoint."""
         return self.result / FILES[kind]
 
-    def settings(self, kind: str) -> tuple[dict, dict, dict, str]:
-        """How the text, guidance and steps of a model may be set, and a line about it."""
+    def settings(self, kind: str) -> tuple[dict, dict, dict, dict, str]:
+        """How the text, guidance, steps and eta of a model may be set, and a line about it."""
         checkpoint = load_checkpoint(self.path(kind), kind)
         args, takes_text = checkpoint["args"], kind == "tiny_sd"
         guidance = gr.update(interactive=takes_text, **({"value": args["guidance_scale"]} if takes_text else {}))
         steps = gr.update(maximum=args["timesteps"], value=args["ddim_steps"])
         said = f"{self.path(kind)}, after {checkpoint['position']['epoch']} epochs on {args['dataset']}"
-        return gr.update(interactive=takes_text), guidance, steps, said
+        return gr.update(interactive=takes_text), guidance, steps, gr.update(value=args["ddim_eta"]), said
 
     def draw(
         self, kind: str, text: str, guidance: float, sampler: str, steps: float, eta: float, seed: float | None
@@ -202,7 +202,7 @@ def build(lab: Lab) -> gr.Blocks:
                 eta = gr.Slider(0, 1, 0, step=0.05, label="eta")
             said = line(elem_id="drawn")
             images, way = gr.HTML(elem_id="images"), gr.HTML(elem_id="way")
-            gr.on([page.load, kind.change], told(lab.settings, said), kind, [text, guidance, steps, said])
+            gr.on([page.load, kind.change], told(lab.settings, said), kind, [text, guidance, steps, eta, said])
             sampler.change(
                 lambda name: [gr.update(interactive=name != "ddpm"), gr.update(interactive=name == "ddim")],
                 sampler,

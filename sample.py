@@ -65,7 +65,9 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=at_least(1), help=f"network calls per image; ddim: as in training, dpm: {DPM_STEPS}"
     )
-    parser.add_argument("--ddim-eta", type=between(0, 1), help="ddim: noise per step; by default 0")
+    parser.add_argument(
+        "--ddim-eta", type=between(0, 1), help="ddim: noise per step, 0 to 1; by default as in training"
+    )
     parser.add_argument("--seed", type=at_least(0), default=0, help="the same seed draws the same images")
     add_device(parser)
     args = parser.parse_args()
@@ -107,7 +109,7 @@ def main() -> None:
         labels=labels,
         sampler=args.sampler or "ddim",
         steps=args.steps,
-        eta=args.ddim_eta or 0.0,
+        eta=args.ddim_eta,
         seed=args.seed,
         frames=60 if suffix == ".gif" else 0,
         progress=True,

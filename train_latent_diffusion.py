@@ -34,11 +34,12 @@ QUICK = {
     "prediction": "v",
     "autoguidance": {"digits": 1.0, "*": 2.0},
     "ddim_steps": 50,
+    "ddim_eta": {"digits": 0.0, "*": 0.5},
     "ema": 0.99,
     "sample_every": 0,
 }
 # Ho et al. 2020: the network predicts the noise, on a linear schedule; and no guidance.
-PAPER = {"prediction": "eps", "autoguidance": 1.0}
+PAPER = {"prediction": "eps", "autoguidance": 1.0, "ddim_eta": 0.0}
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ class ImageModel:
 
     decode: states (B, *shape) -> images (B, C, H, W) in [0, 1].  shape: of one state; None for images.
     diffusion: None for a VAE, which decodes plain noise.  texts: (10, E) conditions, None if it takes no labels.
-    steps: the DDIM steps that it was trained to be shown with.
+    steps, eta: of DDIM, with which it was trained to be shown.
     clip: where there are texts, it looks at what is drawn, and what it is not sure of is drawn again: `tries` times in
     all. Ramesh et al. 2021, "Zero-Shot Text-to-Image Generation", choose the best of many so.
     """
@@ -43,6 +43,7 @@ class ImageModel:
     diffusion: GaussianDiffusion | None = None
     texts: Tensor | None = None
     steps: int = 1
+    eta: float = 0.0
     clip: SimpleCLIP | None = None
     tries: int = 1
 
@@ -94,7 +95,7 @@ def load_image_model(
     if kind == "diffusion":
         net = built(UNet(**config["net"]))
         diffusion = GaussianDiffusion(net, process).to(device)
-        return ImageModel(lambda x: (x + 1) / 2, None, diffusion, steps=args["ddim_steps"])
+        return ImageModel(lambda x: (x + 1) / 2, None, diffusion, steps=args["ddim_steps"], eta=args["ddim_eta"])
 
     vae = unembed(ConvVAE, extra["vae"], path, device)
     space = LatentSpace(vae.latent_dim, canonicalize="basis" in extra["space"]).to(device)
@@ -116,6 +117,7 @@ def load_image_model(
         GaussianDiffusion(net, process).to(device),
         texts,
         args["ddim_steps"],
+        args["ddim_eta"],
         clip,
         args.get("clip_tries", 1) if clip_tries is None else clip_tries,
     )
@@ -162,7 +164,7 @@ def draw(
     labels: Tensor | None = None,
     sampler: str = "ddim",
     steps: int | None = None,
-    eta: float = 0.0,
+    eta: float | None = None,
     seed: int = 0,
     frames: int = 0,
     on_frame: Callable[[Tensor], None] | None = None,
@@ -171,7 +173,7 @@ def draw(
     """Draw `num` images (N, C, H, W) in [0, 1], and with frames > 0 their trajectory (F, N, C, H, W).
 
     labels: (N,) for a model with texts.  sampler: one of SAMPLERS; steps: of DDIM (None: as in training) and of DPM
-    (None: 15).  eta: DDIM's.
+    (None: 15).  eta: DDIM's (None: as in training).
     on_frame: called with each frame of the trajectory as soon as it is there, (N, C, H, W) in [0, 1]; not of what is
     drawn again because CLIP was not sure of it, which takes its place in the trajectory that is returned.
     """
@@ -194,7 +196,7 @@ def draw(
         elif sampler == "dpm":
             x = model.diffusion.sample_dpm(n, device, n_steps, **common)
         else:
-            x = model.diffusion.sample_ddim(n, device, n_steps, eta, **common)
+            x = model.diffusion.sample_ddim(n, device, n_steps, model.eta if eta is None else eta, **common)
         return model.decode(x)
 
     images, movies, unsure = [], [], 0

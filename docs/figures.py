@@ -311,7 +311,7 @@ def ddim(runs: Runs) -> Figure:
     *grids, last = whole.subplots(1, 4)
     for axes, steps in zip(grids, (10, 50, 1000)):
         steps = min(steps, model.timesteps)
-        show(axes, draw(model, 16, CPU, steps=steps)[0], 4, f"DDIM, {steps} steps, η = 0")
+        show(axes, draw(model, 16, CPU, steps=steps, eta=0)[0], 4, f"DDIM, {steps} steps, η = 0")
     show(last, every_20th(model, 16), 4, "wrong: every 20th DDPM step")
     return whole
 

@@ -27,6 +27,7 @@ from harness import ROOT, assert_one_line, child_env, load, run_here
 from HW3.data import load_dataset
 from HW3.diffusion import GaussianDiffusion
 from HW3.generate import draw, load_image_model
+from HW3.plumbing.checkpoints import load_checkpoint
 from HW3.plumbing.page import as_they_come, told
 from HW3.viz import grid_png
 
@@ -187,11 +188,16 @@ def test_checkpoints_that_do_not_serve(lab, tiny, digits, tmp_path):
     assert "there is no seed" in said(drawing(lab, seed=None))
 
 
-def test_settings_are_those_of_training(lab, tiny):
-    text, guidance, steps, line = lab.settings("tiny_sd")
+def test_settings_are_those_of_training(lab, tiny, monkeypatch):
+    def noisy(path, kind):
+        checkpoint = load_checkpoint(path, kind)
+        return checkpoint | {"args": checkpoint["args"] | {"ddim_eta": 0.25}}
+
+    monkeypatch.setattr("app.load_checkpoint", noisy)
+    text, guidance, steps, eta, line = lab.settings("tiny_sd")
     assert text["interactive"]
     assert guidance["value"] == load(tiny.checkpoint("tiny_sd"))["args"]["guidance_scale"]
-    assert (steps["value"], steps["maximum"]) == (4, 20)
+    assert (steps["value"], steps["maximum"], eta["value"]) == (4, 20, 0.25)
     assert "after 2 epochs on digits" in line
     text, guidance, *_ = lab.settings("diffusion")
     assert (text["interactive"], guidance["interactive"]) == (False, False)

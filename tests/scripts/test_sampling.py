@@ -114,6 +114,23 @@ def test_guidance_is_the_flag_or_that_of_training(tiny):
     assert load_image_model(path, cpu, import_module, guidance_until=0.5).diffusion.model.until == 10, "of T = 20"
 
 
+@pytest.mark.parametrize("kind", DIFFUSING)
+def test_eta_is_the_flag_or_that_of_training(kind, lively, tmp_path):
+    path = lively(kind)
+    state = load(path)
+    assert state["args"]["ddim_eta"] == 0
+    drawn = {}
+    for trained in (0.0, 0.5):
+        state["args"]["ddim_eta"] = trained
+        torch.save(state, path)
+        for flags in ((), ("--ddim-eta", 0), ("--ddim-eta", 0.5)):
+            assert_succeeds(sample(path, "--num", 3, "--out", tmp_path / "x.npz", *flags))
+            drawn[trained, flags[1:]] = np.load(tmp_path / "x.npz")["images"].tobytes()
+    assert drawn[0.0, ()] == drawn[0.0, (0,)] == drawn[0.5, (0,)]
+    assert drawn[0.5, ()] == drawn[0.0, (0.5,)] == drawn[0.5, (0.5,)]
+    assert drawn[0.0, ()] != drawn[0.5, ()]
+
+
 def test_clips_tries_are_the_flag_or_those_of_training(lively):
     path, cpu = lively("tiny_sd"), torch.device("cpu")
     assert load_image_model(path, cpu, import_module).tries == load(path)["args"]["clip_tries"] == 1
