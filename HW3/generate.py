@@ -225,7 +225,8 @@ def draw(
 
 def _doubtful(clip: SimpleCLIP, images: Tensor, labels: Tensor) -> Tensor:
     """Which images (N, C, H, W) CLIP is not sure to show their label, (N,)."""
-    return clip.probabilities(images.clamp(0, 1)).gather(1, labels[:, None])[:, 0] < SURE
+    seen = clip.probabilities(images.clamp(0, 1)).gather(1, labels[:, None])[:, 0]
+    return ~(seen >= SURE)  # NaN is doubtful, too
 
 
 def starting_noise(model: ImageModel, num: int, device: torch.device, *, seed: int = 0) -> Tensor:

@@ -177,7 +177,7 @@ def changed(before: Tensor, after: Tensor) -> list[int]:
 
 def test_clip_is_never_sure_and_drawing_ends_with_a_word_about_it(lively, capsys):
     cpu, labels = torch.device("cpu"), torch.tensor([7, 0, 1])
-    clip = Looks(labels, *[[0.5, 0.9, 0.5]] * 3)
+    clip = Looks(labels, *[[0.5, 0.9, float("nan")]] * 3)
     model = replace(load_image_model(lively("tiny_sd"), cpu, import_module), clip=clip, tries=3)
     images, _ = draw(model, 3, cpu, labels=labels, progress=True)
     assert clip.sure == []
