@@ -169,12 +169,31 @@ def test_a_tolerance_that_a_right_answer_nearly_misses_is_said():
     assert [line for line in verify.problems(cases) if "is right" in line]
 
 
-def test_what_is_no_good_is_not_written(small, monkeypatch):
+def test_what_is_no_good_is_not_written(small, monkeypatch, capsys):
     before = contents(small)
     monkeypatch.setattr(verify, "problems", lambda cases: iter(["kl: no", "kl: no again"]))
-    with pytest.raises(GradingError, match=r"^kl: no \(and 1 more\): nothing was written; run it again"):
+    with pytest.raises(GradingError, match=r"^3 draws were no good: nothing was written"):
         refresh.draw(7)
+    assert "draw 3 of 3: kl: no (and 1 more)\n" in capsys.readouterr().err
     assert contents(small) == before
+
+
+def test_what_chance_made_no_good_is_drawn_again(small, monkeypatch, capsys):
+    found = iter([["kl: no"], []])
+    monkeypatch.setattr(verify, "problems", lambda cases: iter(next(found)))
+    made = refresh.draw(7)
+    assert "draw 1 of 3: kl: no\n" in capsys.readouterr().err
+    assert made.keys() == SMALL.keys()
+    for id, cases in made.items():
+        next_one = inputs(hidden_cases(id, 8))
+        assert all(np.array_equal(array, next_one[name]) for name, array in inputs(cases).items())
+
+
+def test_no_input_is_too_large_whatever_is_drawn(monkeypatch):
+    monkeypatch.setattr(make_cases, "with_mistakes", lambda case: case)
+    for secret in range(60):
+        said = [line for id in SMALL for case in hidden_cases(id, secret) for line in verify.unfair(case)]
+        assert "an input is beyond 6" not in said, secret
 
 
 # -- the command --------------------------------------------------------------------------------------------

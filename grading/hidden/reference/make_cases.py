@@ -275,7 +275,7 @@ def kl_cases(draw: Draw, side: Side) -> Iterator[Case]:
     kinds = [("moderate", 1.0), ("extreme", 3.0)]
     for i, shape in enumerate(shapes):
         for kind, spread in kinds:
-            mu, weight = draw.normal(*shape, scale=spread), draw.normal(shape[0]) + 0.25
+            mu, weight = draw.normal(*shape, scale=spread), np.clip(draw.normal(shape[0]) + 0.25, -6, 6)
             logvar = np.clip(draw.normal(*shape, scale=1.5 * spread), -12, 6)
             dtype = "float64" if i == 1 else "float32"
             inputs = _cast(dtype, mu=mu, logvar=logvar, weight=weight)

@@ -22,6 +22,7 @@ from grading.rubric import load_rubric
 from grading.submission import ROOT
 
 SECRET_BITS = 128
+DRAWS = 3  # one in a hundred is no good by chance; a mistake in the code makes all so
 EXAMPLES = """\
 examples:
   python -m grading refresh                              new hidden cases
@@ -81,19 +82,24 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def draw(secret: int) -> dict[str, list[Case]]:
-    """All hidden cases, by id, from a secret. Raises GradingError, in one line, for cases that are no good."""
+    """All hidden cases, by id, from a secret; from the numbers after it where chance made cases that are no good.
+
+    Raises GradingError, in one line, if it does so every time.
+    """
     import torch
 
     from grading.hidden.reference import make_cases, verify
 
     torch.set_num_threads(1)
-    made = {id: make_cases.hidden_cases(id, secret) for id in make_cases.MAKERS}
     print("trying every answer of the bank on them: half a minute", file=sys.stderr)
-    found = list(verify.problems([case for cases in made.values() for case in cases]))
-    if found:
+    for number in range(secret, secret + DRAWS):
+        made = {id: make_cases.hidden_cases(id, number) for id in make_cases.MAKERS}
+        found = list(verify.problems([case for cases in made.values() for case in cases]))
+        if not found:
+            return made
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise GradingError(f"{found[0]}{more}: nothing was written; run it again, other cases are drawn then")
-    return made
+        print(f"draw {number - secret + 1} of {DRAWS}: {found[0]}{more}", file=sys.stderr)
+    raise GradingError(f"{DRAWS} draws were no good: nothing was written; see the lines above")
 
 
 def write(made: dict[str, list[Case]], folder: Path) -> Iterator[str]:
