@@ -54,6 +54,7 @@ def main() -> None:
         "--guidance-until", type=between(0, 1), help="tiny_sd: guide only below this part of T; as in training"
     )
     parser.add_argument("--autoguidance", type=between(0, 100), help="denoisers: by default as in training; 1: none")
+    parser.add_argument("--x0-scale", type=between(0.5, 2), help="denoisers: contrast; by default as in training")
     parser.add_argument(
         "--clip-tries",
         type=at_least(1),
@@ -83,10 +84,13 @@ def main() -> None:
         args.guidance_scale,
         guidance_until=args.guidance_until,
         autoguidance=args.autoguidance,
+        x0_scale=args.x0_scale,
         clip_tries=args.clip_tries,
     )
-    if model.diffusion is None and (args.sampler or args.steps or args.ddim_eta is not None or suffix == ".gif"):
-        raise UsageError(f"{args.ckpt} is a VAE, which draws in one step: no --sampler, --steps, --ddim-eta or .gif")
+    of_steps = (args.sampler, args.steps, args.ddim_eta, args.x0_scale)
+    if model.diffusion is None and (of_steps != (None,) * 4 or suffix == ".gif"):
+        flags = "--sampler, --steps, --ddim-eta, --x0-scale or .gif"
+        raise UsageError(f"{args.ckpt} is a VAE, which draws in one step: no {flags}")
     if args.sampler == "ddpm" and (args.steps or args.ddim_eta is not None):
         raise UsageError("--steps and --ddim-eta belong to --sampler ddim, --steps also to dpm; ddpm takes them all")
     if args.sampler == "dpm" and args.ddim_eta is not None:

@@ -39,11 +39,12 @@ QUICK = {
     "autoguidance": {"digits": 1.0, "*": 2.0},
     "ddim_steps": 50,
     "ddim_eta": {"digits": 0.0, "*": 0.5},
+    "x0_scale": {"digits": 1.0, "*": 1.01},
     "ema": 0.99,
     "sample_every": 0,
 }
 # Ho et al. 2020: the network predicts the noise, on a linear schedule; and no guidance.
-PAPER = {"prediction": "eps", "autoguidance": 1.0, "ddim_eta": 0.0}
+PAPER = {"prediction": "eps", "autoguidance": 1.0, "ddim_eta": 0.0, "x0_scale": 1.0}
 
 
 def main() -> None:
@@ -93,7 +94,7 @@ def main() -> None:
         if run.time_for_pictures(epoch):
             with run.evaluation() as eval_unet, run.autocast():
                 guided = autoguided(eval_unet, extra.get("early"), args.autoguidance, args.timesteps)
-                sampler = GaussianDiffusion(guided, process).to(run.device)
+                sampler = GaussianDiffusion(guided, process, x0_scale=args.x0_scale).to(run.device)
                 x = sampler.sample_ddim(64, run.device, args.ddim_steps, args.ddim_eta, progress=True)
                 save_grid((x + 1) / 2, args.out_dir / f"samples_ddim_epoch_{epoch:03d}.png")
                 x = sampler.sample_ddpm(64, run.device, progress=True)

@@ -89,7 +89,7 @@ def main() -> None:
         if run.time_for_pictures(epoch):
             with run.evaluation() as eval_net, run.autocast():
                 guided = autoguided(eval_net, extra.get("early"), args.autoguidance, args.timesteps)
-                sampler = GaussianDiffusion(guided, process).to(run.device)
+                sampler = GaussianDiffusion(guided, process, x0_scale=args.x0_scale).to(run.device)
                 u = sampler.sample_ddim(64, run.device, args.ddim_steps, args.ddim_eta, shape=(vae.latent_dim,))
                 save_grid(vae.decode(space.denormalize(u)), args.out_dir / f"samples_epoch_{epoch:03d}.png")
         run.end_epoch()

@@ -176,7 +176,7 @@ def main() -> None:
                 labels = torch.arange(NUM_CLASSES, device=run.device).repeat(40)  # column = class
                 now = autoguided(eval_net, extra.get("early"), args.autoguidance, args.timesteps)
                 guided = GuidedModel(now, args.guidance_scale, args.guidance_until * args.timesteps)
-                sampler = GaussianDiffusion(guided, process).to(run.device)
+                sampler = GaussianDiffusion(guided, process, x0_scale=args.x0_scale).to(run.device)
                 u = sampler.sample_ddim(
                     len(labels), run.device, args.ddim_steps, args.ddim_eta, texts[labels], shape=(vae.latent_dim,)
                 )

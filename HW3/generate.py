@@ -61,6 +61,7 @@ def load_image_model(
     *,
     guidance_until: float | None = None,
     autoguidance: float | None = None,
+    x0_scale: float | None = None,
     clip_tries: int | None = None,
     kind: str | None = None,
     dataset: str | None = None,
@@ -68,7 +69,8 @@ def load_image_model(
     """Rebuild the model in a checkpoint. Raises UsageError for one that cannot draw.
 
     import_script: imports `train_tiny_sd`, which defines the conditional network; called for its checkpoints only.
-    guidance_scale, guidance_until, clip_tries: tiny_sd only.  autoguidance: any denoiser.  None for those of training.
+    guidance_scale, guidance_until, clip_tries: tiny_sd only.  autoguidance, x0_scale: any denoiser.  None for those of
+    training.
     kind, dataset: what it must be; None for any.
     """
     checkpoint = load_checkpoint(path, kind, device)
@@ -88,13 +90,14 @@ def load_image_model(
 
     process = DiffusionConfig(**config["diffusion"])
     away = args.get("autoguidance", 1.0) if autoguidance is None else autoguidance
+    stretch = args.get("x0_scale", 1.0) if x0_scale is None else x0_scale
 
     def built(net: nn.Module) -> nn.Module:
         return autoguided(_built(net, checkpoint, path, device), extra.get("early"), away, process.timesteps)
 
     if kind == "diffusion":
         net = built(UNet(**config["net"]))
-        diffusion = GaussianDiffusion(net, process).to(device)
+        diffusion = GaussianDiffusion(net, process, x0_scale=stretch).to(device)
         return ImageModel(lambda x: (x + 1) / 2, None, diffusion, steps=args["ddim_steps"], eta=args["ddim_eta"])
 
     vae = unembed(ConvVAE, extra["vae"], path, device)
@@ -114,7 +117,7 @@ def load_image_model(
     return ImageModel(
         lambda u: vae.decode(space.denormalize(u)),
         (vae.latent_dim,),
-        GaussianDiffusion(net, process).to(device),
+        GaussianDiffusion(net, process, x0_scale=stretch).to(device),
         texts,
         args["ddim_steps"],
         args["ddim_eta"],

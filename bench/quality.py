@@ -57,6 +57,7 @@ class Lever:
     flags: dict[str, str] = field(default_factory=dict)
     guidance: tuple[float, float] | None = None  # of tiny SD: its scale, and until which part of T
     autoguidance: float | None = None
+    x0_scale: float | None = None
     clip_tries: int | None = None  # of tiny SD
     drawing: dict[str, object] = field(default_factory=dict)
 
@@ -66,7 +67,7 @@ class Lever:
             return True
         if self.guidance is not None or self.clip_tries is not None:  # of the text
             return stage == "tiny_sd"
-        return stage != "vae" and (self.autoguidance is not None or bool(self.drawing))
+        return stage != "vae" and ((self.autoguidance, self.x0_scale) != (None, None) or bool(self.drawing))
 
 
 # One at a time, each against the first. `--preset paper` is all of its own at once.
@@ -88,6 +89,8 @@ LEVERS = {
     "text never hidden": Lever({"tiny_sd": "--cond-dropout 0"}, guidance=(1, 1)),
     "drawn once": Lever(clip_tries=1),
     "no guidance at all": Lever(guidance=(1, 1), autoguidance=1, clip_tries=1),
+    "no guidance at all, x0 stretched by 2 %": Lever(guidance=(1, 1), autoguidance=1, clip_tries=1, x0_scale=1.02),
+    "x0 not stretched": Lever(x0_scale=1.0),
     "autoguidance only": Lever(guidance=(1, 1), clip_tries=1),
     "no autoguidance": Lever(autoguidance=1),
     "autoguidance 1.5": Lever(autoguidance=1.5),
@@ -208,8 +211,13 @@ def measure(runs: Runs, judges: Judges, lever: Lever, seed: int, stages: Sequenc
             asked = torch.arange(judges.num) % NUM_CLASSES if stage == "tiny_sd" else None
             scale, until = lever.guidance if lever.guidance and stage == "tiny_sd" else (None, None)
             tries = lever.clip_tries if stage == "tiny_sd" else None
-            guidance = {"guidance_until": until, "autoguidance": lever.autoguidance, "clip_tries": tries}
-            model = load_image_model(path, CPU, import_module, scale, **guidance)
+            model = load_image_model(
+                *(path, CPU, import_module, scale),
+                guidance_until=until,
+                autoguidance=lever.autoguidance,
+                x0_scale=lever.x0_scale,
+                clip_tries=tries,
+            )
             drawn, _ = draw(model, judges.num, CPU, labels=asked, seed=seed, progress=True, **lever.drawing)
         found[stage] = judges.measure(drawn, asked) | {"cpu_seconds": sum(seconds.values())}
         for name in judges.judges:

@@ -192,6 +192,9 @@ def add_diffusion(parser: Parser, *, ddim_steps: int) -> None:
         default=1.0,
         help="how far to draw away from what the network drew early in training; 1: none",
     )
+    group.add_argument(
+        "--x0-scale", type=between(0.5, 2), default=1.0, help="when drawing, stretch the estimate of x_0 in every step"
+    )
 
 
 def add_latent(parser: Parser) -> argparse._ArgumentGroup:

@@ -25,7 +25,16 @@ _WHERE_AND_HOW_LONG = {
     "no_cuda",
     "num_workers",
 }
-_PICTURES = {"sample_every", "save_recon", "ddim_steps", "ddim_eta", "guidance_scale", "guidance_until", "autoguidance"}
+_PICTURES = {
+    "sample_every",
+    "save_recon",
+    "ddim_steps",
+    "ddim_eta",
+    "x0_scale",
+    "guidance_scale",
+    "guidance_until",
+    "autoguidance",
+}
 _FROZEN = {"vae_ckpt", "clip_ckpt"}  # where they lie; what they hold is part of the checkpoint and compared
 _FREE_FLAGS = _WHERE_AND_HOW_LONG | _PICTURES | _FROZEN
 

@@ -367,6 +367,20 @@ def test_images_are_clipped_and_latents_are_not():
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_estimate_of_x0_is_stretched_and_then_clipped(sampler):
+    """A network that knows its only image, of one colour: what is drawn is that colour, stretched."""
+
+    def drawn(colour, *, x0_scale, **flags):
+        diffusion = GaussianDiffusion(lambda x, t: diffusion.predict_eps(x, t, colour), HOSTILE, x0_scale=x0_scale)
+        return sample(diffusion, sampler, **flags)
+
+    colour = torch.tensor([-0.6, 0.0, 0.1, 0.3, 0.5, 0.9])
+    assert torch.allclose(drawn(colour, x0_scale=1.0), colour, atol=1e-5)
+    assert torch.allclose(drawn(colour, x0_scale=1.25), 1.25 * colour, atol=1e-5)
+    assert torch.allclose(drawn(colour, x0_scale=1.25, clip_x0=True), (1.25 * colour).clamp(-1, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_trajectories_start_at_noise_and_end_at_the_sample(sampler):
     diffusion = GaussianDiffusion(TinyNet(), HOSTILE)
     states = []

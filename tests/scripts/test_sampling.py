@@ -96,6 +96,7 @@ def test_labels_steps_sampler_and_eta_matter(lively, tmp_path):
         (),
         ("--steps", 7),
         ("--ddim-eta", 1),
+        ("--x0-scale", 1.1),
         ("--sampler", "ddpm"),
         ("--sampler", "dpm"),
         ("--sampler", "dpm", "--steps", 7),
@@ -129,6 +130,20 @@ def test_eta_is_the_flag_or_that_of_training(kind, lively, tmp_path):
     assert drawn[0.0, ()] == drawn[0.0, (0,)] == drawn[0.5, (0,)]
     assert drawn[0.5, ()] == drawn[0.0, (0.5,)] == drawn[0.5, (0.5,)]
     assert drawn[0.0, ()] != drawn[0.5, ()]
+
+
+@pytest.mark.parametrize("kind", DIFFUSING)
+def test_the_stretch_of_x0_is_the_flag_or_that_of_training(kind, lively):
+    path, cpu = lively(kind), torch.device("cpu")
+    assert load_image_model(path, cpu, import_module).diffusion.x0_scale == load(path)["args"]["x0_scale"] == 1
+    assert load_image_model(path, cpu, import_module, x0_scale=1.5).diffusion.x0_scale == 1.5
+    state = load(path)
+    state["args"]["x0_scale"] = 1.25
+    torch.save(state, path)
+    assert load_image_model(path, cpu, import_module).diffusion.x0_scale == 1.25
+    del state["args"]["x0_scale"]  # as a run had it before there was any
+    torch.save(state, path)
+    assert load_image_model(path, cpu, import_module).diffusion.x0_scale == 1
 
 
 def test_clips_tries_are_the_flag_or_those_of_training(lively):
@@ -250,6 +265,7 @@ def test_labels_are_parsed():
         ("diffusion", ("--num", "0"), "1 or more"),
         ("vae", ("--steps", "5"), "one step"),
         ("vae", ("--ddim-eta", "1"), "one step"),
+        ("vae", ("--x0-scale", "1.1"), "one step"),
         ("vae", ("--out", "x.gif"), "one step"),
         ("clip", (), "draws none"),
     ],

@@ -228,7 +228,7 @@ def test_the_presets_differ_in_what_the_papers_came_with(kind, monkeypatch):
         == {
             "vae": {"kl_weight": 1.0},
             "clip": {},
-            "diffusion": plain | {"ddim_eta": 0.0},
+            "diffusion": plain | {"ddim_eta": 0.0, "x0_scale": 1.0},
             "latent_diffusion": plain | {"ddim_eta": 0.0},
             "tiny_sd": plain | {"guidance_scale": 1.0, "clip_tries": 1},
         }[kind]
