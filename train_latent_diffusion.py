@@ -27,13 +27,13 @@ from HW3.pretrained import embed, load_vae
 from HW3.viz import save_grid
 
 QUICK = {
-    "epochs": {"digits": 80, "*": 30},
+    "epochs": {"digits": 80, "*": 36},
     "batch_size": {"digits": 128, "*": 512},
     "lr": {"digits": 1e-3, "*": 2e-3},
     "blocks": {"digits": 3, "*": 5},
     "prediction": "v",
     "autoguidance": {"digits": 1.0, "*": 2.0},
-    "ddim_steps": 50,
+    "ddim_steps": {"digits": 50, "*": 100},
     "ddim_eta": {"digits": 0.0, "*": 0.5},
     "ema": 0.99,
     "sample_every": 0,

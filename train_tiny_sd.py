@@ -40,7 +40,7 @@ from HW3.pretrained import embed, load_clip, load_vae
 from HW3.viz import save_grid
 
 QUICK = {
-    "epochs": {"digits": 80, "*": 30},
+    "epochs": {"digits": 80, "*": 36},
     "batch_size": {"digits": 128, "*": 512},
     "lr": {"digits": 1e-3, "*": 2e-3},
     "blocks": {"digits": 3, "*": 5},
@@ -48,7 +48,7 @@ QUICK = {
     "guidance_scale": {"digits": 1.5, "*": 1.1},
     "guidance_until": {"digits": 1.0, "*": 0.75},
     "clip_tries": {"digits": 1, "*": 4},
-    "autoguidance": {"digits": 1.0, "*": 2.0},
+    "autoguidance": {"digits": 1.0, "*": 1.75},
     "ema": 0.99,
     "sample_every": 0,
 }

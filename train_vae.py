@@ -31,8 +31,8 @@ QUICK = {
     "loss_type": {"digits": "mse", "*": "bce"},
     "epochs": {"digits": 14, "*": 5},
     "batch_size": {"digits": 32, "*": 64},
-    "lr": 1e-3,
-    "kl_weight": {"digits": 0.1, "*": 0.01},
+    "lr": 2e-3,
+    "kl_weight": {"digits": 0.1, "*": 0.003},
     "sample_every": 0,
 }
 # The evidence lower bound itself, with a Bernoulli decoder as in Kingma & Welling 2014.
@@ -57,7 +57,7 @@ def main() -> None:
 
     vae = ConvVAE(args.latent_dim).to(run.device).to(memory_format=torch.channels_last)
     ema = AveragedModel(vae, multi_avg_fn=get_ema_multi_avg_fn(args.ema))
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=args.lr, weight_decay=0, fused=True)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0, fused=True)
     model = run.start(vae, ema, optimizer, config={"latent_dim": args.latent_dim})
 
     for epoch in run.epochs():

@@ -8,16 +8,22 @@ from torch import Tensor, nn
 
 _PATCH = 4  # pixels to a side: convolutions at full resolution would take longer than all the others
 _CHANNELS = (64, 256)
+_SIDE = 32
 
 
 class ConvVAE(nn.Module):
-    """q(z | x) = N(mu, diag(exp(logvar))) and a decoder for images (B, channels, 32, 32) in [0, 1]."""
+    """q(z | x) = N(mu, diag(exp(logvar))) and a decoder for images (B, channels, 32, 32) in [0, 1].
+
+    A linear map joins pixels and latents as well, in both directions: what principal components can do, the
+    convolutions need not learn.
+    """
 
     def __init__(self, latent_dim: int = 100, channels: int = 1) -> None:
         super().__init__()
         self.latent_dim = latent_dim
         c1, c2 = _CHANNELS
         patch = channels * _PATCH**2  # the pixels of one, side by side as channels
+        pixels, features = channels * _SIDE**2, c2 * 4 * 4
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(_PATCH),  # (B, 16 C, 8, 8)
             nn.Conv2d(patch, c1, 3, padding=1),  # (B, 64, 8, 8)
@@ -28,10 +34,10 @@ class ConvVAE(nn.Module):
             nn.SiLU(),
             nn.Flatten(),
         )
-        self.to_mu = nn.Linear(c2 * 4 * 4, latent_dim)
-        self.to_logvar = nn.Linear(c2 * 4 * 4, latent_dim)
+        self.to_mu = nn.Linear(features + pixels, latent_dim)
+        self.to_logvar = nn.Linear(features + pixels, latent_dim)
         self.decoder = nn.Sequential(
-            nn.Linear(latent_dim, c2 * 4 * 4),
+            nn.Linear(latent_dim, features),
             nn.Unflatten(1, (c2, 4, 4)),
             nn.SiLU(),
             nn.ConvTranspose2d(c2, c1, 4, stride=2, padding=1),  # (B, 64, 8, 8)
@@ -40,10 +46,11 @@ class ConvVAE(nn.Module):
             nn.Conv2d(c1, patch, 3, padding=1),  # (B, 16 C, 8, 8)
             nn.PixelShuffle(_PATCH),  # (B, C, 32, 32)
         )
+        self.to_pixels = nn.Sequential(nn.Linear(latent_dim, pixels), nn.Unflatten(1, (channels, _SIDE, _SIDE)))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, C, 32, 32) -> mu and logvar, (B, D) each."""
-        h = self.encoder(x)
+        h = torch.cat([self.encoder(x), x.flatten(1)], dim=1)
         return self.to_mu(h), self.to_logvar(h)
 
     def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
@@ -60,7 +67,7 @@ class ConvVAE(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents (B, D) -> images (B, C, 32, 32) in [0, 1]."""
-        return torch.sigmoid(self.decoder(z))
+        return torch.sigmoid(self.decoder(z) + self.to_pixels(z))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images -> (reconstruction like x, mu (B, D), logvar (B, D))."""
