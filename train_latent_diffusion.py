@@ -34,7 +34,7 @@ QUICK = {
     "prediction": "v",
     "autoguidance": {"digits": 1.0, "*": 2.0},
     "ddim_steps": {"digits": 50, "*": 100},
-    "ddim_eta": {"digits": 0.0, "*": 0.5},
+    "ddim_eta": {"digits": 0.0, "*": 1.0},
     "ema": 0.99,
     "sample_every": 0,
 }

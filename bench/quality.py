@@ -101,6 +101,7 @@ LEVERS = {
     "text guidance 2 below 0.75 T": Lever(guidance=(2, 0.75)),
     "text guidance 2": Lever(guidance=(2, 1)),
     "eta 0": Lever(drawing={"eta": 0.0}),
+    "eta 0.5": Lever(drawing={"eta": 0.5}),
     "eta 1": Lever(drawing={"eta": 1.0}),
     "DDIM, 200 steps": Lever(drawing={"steps": 200}),
     "DDIM, 50 steps": Lever(drawing={"steps": 50}),
