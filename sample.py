@@ -87,8 +87,8 @@ def main() -> None:
         x0_scale=args.x0_scale,
         clip_tries=args.clip_tries,
     )
-    of_steps = (args.sampler, args.steps, args.ddim_eta, args.x0_scale)
-    if model.diffusion is None and (of_steps != (None,) * 4 or suffix == ".gif"):
+    of_steps = any(flag is not None for flag in (args.sampler, args.steps, args.ddim_eta, args.x0_scale))
+    if model.diffusion is None and (of_steps or suffix == ".gif"):
         flags = "--sampler, --steps, --ddim-eta, --x0-scale or .gif"
         raise UsageError(f"{args.ckpt} is a VAE, which draws in one step: no {flags}")
     if args.sampler == "ddpm" and (args.steps or args.ddim_eta is not None):

@@ -38,7 +38,7 @@ _COMMON = ("--dataset", "digits", "--limit", "40", "--batch-size", "16", "--epoc
 _DIFFUSION = ("--timesteps", "20", "--ddim-steps", "4")
 _MLP = ("--time-dim", "16", "--hidden-dim", "32")
 _SMALL = {
-    "vae": ("--latent-dim", "8"),
+    "vae": ("--latent-dim", "32"),  # a mean over fewer would be mostly noise: losses are compared
     "clip": ("--embed-dim", "16"),
     "diffusion": ("--base-channels", "8", "--patch-size", "4", *_DIFFUSION),
     "latent_diffusion": (*_MLP, *_DIFFUSION),

@@ -141,7 +141,7 @@ def test_a_checkpoint_that_knows_another_dataset(kind, tiny, tmp_path):
 
 @pytest.mark.parametrize("kind", NEEDS_A_VAE)
 def test_a_latent_dim_that_contradicts_the_vae(kind, tiny, tmp_path):
-    fails(kind, tiny, tmp_path, "--latent_dim", 100, saying=("--latent-dim 100", tiny.checkpoint("vae"), "has 8"))
+    fails(kind, tiny, tmp_path, "--latent_dim", 100, saying=("--latent-dim 100", tiny.checkpoint("vae"), "has 32"))
 
 
 def test_an_embed_dim_that_contradicts_clip(tiny, tmp_path):
@@ -149,7 +149,7 @@ def test_an_embed_dim_that_contradicts_clip(tiny, tmp_path):
 
 
 def test_dimensions_that_agree_are_fine(tiny, tmp_path):
-    flags = [*tiny.flags("tiny_sd", tmp_path), "--epochs", 1, "--embed-dim", 16, "--latent-dim", 8]
+    flags = [*tiny.flags("tiny_sd", tmp_path), "--epochs", 1, "--embed-dim", 16, "--latent-dim", 32]
     assert_succeeds(run_here("train_tiny_sd.py", *flags))
 
 

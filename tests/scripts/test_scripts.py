@@ -351,7 +351,7 @@ def test_every_epoch_is_a_line_of_json(kind, tiny):
     }.get(kind, set())
     assert [record["epoch"] for record in records] == [1, 2]
     assert all(record.keys() == {"epoch", "loss", "grad_norm", "lr", "seconds"} | more for record in records)
-    assert records[1]["loss"] < records[0]["loss"] * 1.5, "a mean of its own epoch, not a sum that goes on"
+    assert records[1]["loss"] < records[0]["loss"] * 1.2
 
 
 @pytest.mark.parametrize("kind", ["vae", "diffusion", "latent_diffusion", "tiny_sd"])
