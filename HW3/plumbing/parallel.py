@@ -6,6 +6,8 @@ gradients, so the loss stays the mean over the batch.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 from typing import Any
 
@@ -35,8 +37,15 @@ class World:
             return
         if batch_size % self.size:
             raise UsageError(f"--batch-size {batch_size} does not divide evenly among {self.size} processes")
-        if not dist.is_initialized():  # by an earlier run of these processes
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if dist.is_initialized():  # by an earlier run of these processes
+            return
+        # The group ends its threads when nothing refers to it any more. That must be before the interpreter closes: a
+        # thread that meets it then aborts the process ("terminate called without an active exception"). What DDP
+        # imports keeps the group as a default argument, for ever, unless it is imported before there is a group.
+        from torch.distributed.nn import functional  # noqa: F401
+
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(gc.collect)  # DDP, which refers to the group, refers to itself as well
 
     def leave(self) -> None:
         """Part from the other processes."""

@@ -23,22 +23,25 @@ from HW3.diffusion import DiffusionConfig, GaussianDiffusion
 from HW3.latent import EpsMLP
 from HW3.plumbing.parallel import World
 
-world = World()
-world.join(torch.device("cpu"), 8)
-wrap = DistributedDataParallel if world.size > 1 else lambda model: model
-torch.manual_seed(0)
-net, clip = EpsMLP(5, time_dim=8, hidden_dim=16), SimpleCLIP(embed_dim=8)
-torch.nn.init.normal_(net.head.weight)
-u0, noise, t = torch.randn(8, 5), torch.randn(8, 5), torch.randint(0, 1000, (8,))
-x, labels = torch.rand(8, 1, 32, 32), torch.arange(8) % 3
-u0, noise, t, x, labels = (world.share(whole) for whole in (u0, noise, t, x, labels))
-diffusion, model = GaussianDiffusion(wrap(net), DiffusionConfig()), wrap(clip)
-diffusion.training_loss(u0, noise, t=t).backward()
-image_emb, text_emb, scale = model(x, labels)
-contrastive_loss(image_emb, text_emb, labels, scale, gather=world.gather).backward()
-if world.is_main:
-    torch.save([p.grad for model in (net, clip) for p in model.parameters()], sys.argv[1])
-world.leave()
+def main():
+    world = World()
+    world.join(torch.device("cpu"), 8)
+    wrap = DistributedDataParallel if world.size > 1 else lambda model: model
+    torch.manual_seed(0)
+    net, clip = EpsMLP(5, time_dim=8, hidden_dim=16), SimpleCLIP(embed_dim=8)
+    torch.nn.init.normal_(net.head.weight)
+    u0, noise, t = torch.randn(8, 5), torch.randn(8, 5), torch.randint(0, 1000, (8,))
+    x, labels = torch.rand(8, 1, 32, 32), torch.arange(8) % 3
+    u0, noise, t, x, labels = (world.share(whole) for whole in (u0, noise, t, x, labels))
+    diffusion, model = GaussianDiffusion(wrap(net), DiffusionConfig()), wrap(clip)
+    diffusion.training_loss(u0, noise, t=t).backward()
+    image_emb, text_emb, scale = model(x, labels)
+    contrastive_loss(image_emb, text_emb, labels, scale, gather=world.gather).backward()
+    if world.is_main:
+        torch.save([p.grad for model in (net, clip) for p in model.parameters()], sys.argv[1])
+    world.leave()
+
+main()
 """
 
 
@@ -85,6 +88,32 @@ def test_two_processes_are_one_run(kind, tiny, tmp_path):
     for ours, theirs in zip(metrics(tmp_path / "two"), metrics(tmp_path / "one"), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.25)
         assert ours.keys() == theirs.keys()
+
+
+# A script, and which threads of its process group are there when it has ended and the interpreter has not.
+WITH_THREADS_WRITTEN = """
+import atexit, os, pathlib, runpy, sys
+
+def write_threads():
+    names = (path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob("*/comm"))
+    pathlib.Path(out + os.environ["RANK"]).write_text(" ".join(name for name in names if "gloo" in name))
+
+out, sys.argv = sys.argv[1], sys.argv[2:]
+atexit.register(write_threads)
+sys.path.insert(0, os.getcwd())
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="where a process can be asked for the names of its threads")
+@pytest.mark.parametrize("kind", ["clip", "latent_diffusion"])
+def test_no_thread_of_the_group_meets_a_closing_interpreter(kind, tiny, tmp_path):
+    code = tmp_path / "threads.py"
+    code.write_text(WITH_THREADS_WRITTEN)
+    result = run(torchrun(str(code), tmp_path / "threads", script(kind), *tiny.flags(kind, tmp_path), "--epochs", 1))
+    assert result.returncode == 0, result.stderr
+    assert [(tmp_path / f"threads{rank}").read_text() for rank in range(2)] == ["", ""]
 
 
 @pytest.mark.slow
