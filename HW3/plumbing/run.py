@@ -283,7 +283,6 @@ class Run:
                 f"stopped after {self.epoch} epochs and {self._steps_done} steps; saved {self.latest}; "
                 f"to continue: {shlex.join([*launcher, *kept, '--resume'])}"
             )
-        self.world.leave()
         sys.exit(130)
 
     def _progress(self) -> tqdm:
