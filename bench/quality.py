@@ -16,7 +16,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -70,6 +70,8 @@ class Lever:
         return stage != "vae" and ((self.autoguidance, self.x0_scale) != (None, None) or bool(self.drawing))
 
 
+UNGUIDED = Lever(guidance=(1, 1), autoguidance=1, clip_tries=1)
+
 # One at a time, each against the first. `--preset paper` is all of its own at once.
 LEVERS = {
     "quick": Lever(),
@@ -88,18 +90,18 @@ LEVERS = {
     "no averaged weights": Lever({stage: "--ema 0" for stage in ("latent_diffusion", "tiny_sd")}),
     "text never hidden": Lever({"tiny_sd": "--cond-dropout 0"}, guidance=(1, 1)),
     "drawn once": Lever(clip_tries=1),
-    "no guidance at all": Lever(guidance=(1, 1), autoguidance=1, clip_tries=1),
-    "no guidance at all, x0 stretched by 3 %": Lever(guidance=(1, 1), autoguidance=1, clip_tries=1, x0_scale=1.03),
-    "no guidance at all, x0 stretched by 1 %, eta 1 in 100 steps": Lever(
-        guidance=(1, 1), autoguidance=1, clip_tries=1, x0_scale=1.01, drawing={"eta": 1.0, "steps": 100}
+    "no guidance at all": UNGUIDED,
+    "no guidance at all, x0 stretched by 3 %": replace(UNGUIDED, x0_scale=1.03),
+    "no guidance at all, x0 stretched by 1 %, eta 1 in 100 steps": replace(
+        UNGUIDED, x0_scale=1.01, drawing={"eta": 1.0, "steps": 100}
     ),
     "x0 not stretched": Lever(x0_scale=1.0),
     "autoguidance only": Lever(guidance=(1, 1), clip_tries=1),
     "no autoguidance": Lever(autoguidance=1),
     "autoguidance 1.5": Lever(autoguidance=1.5),
     "autoguidance 2": Lever(autoguidance=2.0),
-    "text guidance 1.5 only": Lever(guidance=(1.5, 1), autoguidance=1, clip_tries=1),
-    "text guidance 3 only": Lever(guidance=(3, 1), autoguidance=1, clip_tries=1),
+    "text guidance 1.5 only": replace(UNGUIDED, guidance=(1.5, 1)),
+    "text guidance 3 only": replace(UNGUIDED, guidance=(3, 1)),
     "text guidance 2 below 0.75 T, drawn once": Lever(guidance=(2, 0.75), clip_tries=1),
     "text guidance 2 below 0.75 T": Lever(guidance=(2, 0.75)),
     "text guidance 2": Lever(guidance=(2, 1)),

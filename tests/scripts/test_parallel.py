@@ -100,7 +100,6 @@ def write_threads():
 
 out, sys.argv = sys.argv[1], sys.argv[2:]
 atexit.register(write_threads)
-sys.path.insert(0, os.getcwd())
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
